@@ -1,0 +1,220 @@
+//! A call: the future that runs a closure on a stack, from its first poll to its result.
+#![expect(unsafe_code, reason = "the closure and its result cross from one stack to another by pointer")]
+
+use crate::frame::{Frame, StoreIs};
+use crate::stack::Stack;
+use crate::{Error, Result};
+use futures::future::FusedFuture;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::mem;
+use std::panic::{self, AssertUnwindSafe};
+use std::pin::Pin;
+use std::ptr;
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use wasmtime::{AsContext, AsContextMut, Store, StoreContextMut, WasmBacktrace};
+
+/// A call on a stack: the future that [`Stack::run`] and all the ways to call wasm return.
+///
+/// It holds stack and store by `&mut` until it is dropped.
+///
+/// # Cancel safety
+///
+/// Dropped before its first poll, a call runs nothing. Dropped while it is suspended, it is resumed once more, with the
+/// order to stop, within `drop`: the future that it waits for is dropped, whoever waits for it is told
+/// [`Error::Cancelled`], the guest unwinds as after a trap, destructors run in order with the store's data still in
+/// reach, and any further attempt to wait for a future fails at once with the same error. Then stack and store can be
+/// used for other calls. What the guest had already done to its memory stays done.
+///
+/// # Forgetting
+///
+/// After [`mem::forget`] of a suspended call, no destructor runs, its stack's memory is never used again (the stack
+/// makes itself a new one at its next use), and its store must not be used for calls any more: wasmtime still has it
+/// down as being inside the call, so that guests may find no room on the stack.
+///
+/// # `Send`
+///
+/// On a [`FiberStack`](crate::FiberStack) a call is not `Send`, because the frames that are suspended may hold anything.
+/// On a `ThreadStack` it is if the store's data, the closure and its result are.
+///
+/// # Panics
+///
+/// `poll` goes on with a panic of the closure or of a host function. `drop` does the same with a panic of code that
+/// is being cancelled, unless the thread is panicking already.
+#[must_use = "futures do nothing unless they are awaited or polled"]
+pub struct Call<'a, S: Stack, T: 'static, F, R> {
+    stack: &'a mut S,
+    state: State<'a, S::Runner, T, F>,
+    result: PhantomData<R>,
+}
+
+enum State<'a, Runner, T: 'static, F> {
+    New { store: StoreContextMut<'a, T>, origin: Origin, f: F },
+    Suspended(Runner),
+    Ended,
+}
+
+/// What the type of the store that was passed tells of the store.
+#[derive(Clone, Copy, PartialEq)]
+enum Origin {
+    /// A `&mut Store`, which nobody has while the store is inside a call.
+    Owner,
+    /// A `Caller` or a context, which may come from inside one.
+    Borrowed,
+}
+
+/// Where a call is to run.
+enum Place {
+    /// On the stack that it was given.
+    OwnStack,
+    /// Right here, on the stack that its store is already running on.
+    Here,
+}
+
+/// What crosses between the poller and the stack: the way in at the first entry, the way out at the last.
+struct Slot<'a, T: 'static, F, R> {
+    begin: Option<(StoreContextMut<'a, T>, F)>,
+    end: Option<thread::Result<Result<R>>>,
+}
+
+impl<'a, S: Stack, T: 'static, F, R> Call<'a, S, T, F, R>
+where
+    F: FnOnce(StoreContextMut<'_, T>) -> Result<R>,
+{
+    /// The caller sees to it that the stack [`Carries`](crate::Carries) `T`, `F` and `R`.
+    pub(crate) fn new<C: AsContextMut<Data = T>>(stack: &'a mut S, store: &'a mut C, f: F) -> Self {
+        let origin = if typeid::of::<C>() == typeid::of::<Store<T>>() { Origin::Owner } else { Origin::Borrowed };
+        let store = store.as_context_mut();
+        Self { stack, state: State::New { store, origin, f }, result: PhantomData }
+    }
+
+    /// The first poll.
+    fn start(&mut self, cx: &Context<'_>, store: StoreContextMut<'a, T>, origin: Origin, f: F) -> Poll<Result<R>> {
+        if let Origin::Borrowed = origin
+            && let Place::Here = place(&store)?
+        {
+            return Poll::Ready(f(store));
+        }
+        let runner = self.stack.take()?;
+        S::frame(&runner).begin(run::<T, F, R>, store_id(&store));
+        self.stretch(runner, Some(cx.waker()), Some((store, f)))
+    }
+}
+
+impl<'a, S: Stack, T: 'static, F, R> Call<'a, S, T, F, R> {
+    /// Enters the stack and sees how it was left.
+    fn stretch(
+        &mut self,
+        mut runner: S::Runner,
+        waker: Option<&Waker>,
+        begin: Option<(StoreContextMut<'a, T>, F)>,
+    ) -> Poll<Result<R>> {
+        let mut slot = Slot::<T, F, R> { begin, end: None };
+        S::frame(&runner).set_stretch(ptr::from_mut(&mut slot).cast(), waker);
+        // SAFETY: slot and waker outlive this call of `enter`; the slot has the type that the job, which `start` made
+        // from the same `T`, `F` and `R`, takes it to have. An unfinished runner goes into `State::Suspended`, from
+        // where it is only taken to be entered again.
+        unsafe { S::enter(&mut runner) };
+        let Some(end) = slot.end else {
+            self.state = State::Suspended(runner);
+            return Poll::Pending;
+        };
+        S::frame(&runner).end();
+        self.stack.put_back(runner);
+        Poll::Ready(end.unwrap_or_else(|payload| panic::resume_unwind(payload)))
+    }
+}
+
+/// Where a call with a borrowed store is to run. wasmtime sets the stack limit of a store where wasm is first entered,
+/// and keeps it for nested entries (`EntryStoreContext::enter_wasm` in `runtime/func.rs`), so that nested entries must
+/// be on that stack.
+fn place<T>(store: &StoreContextMut<'_, T>) -> Result<Place, Error> {
+    match Frame::find_store(store_id(store)) {
+        StoreIs::Here => Ok(Place::Here),
+        StoreIs::FurtherOut => Err(Error::ReEntry),
+        // Wasm that was entered by wasmtime's own functions is not on our list, but has left frames on the stack.
+        StoreIs::NotSeen if WasmBacktrace::force_capture(store).frames().is_empty() => Ok(Place::OwnStack),
+        StoreIs::NotSeen => Err(Error::ReEntry),
+    }
+}
+
+/// Tells stores apart: the address of the data, which lies within the store's own allocation.
+fn store_id<T>(store: &StoreContextMut<'_, T>) -> *const () {
+    ptr::from_ref(store.as_context().data()).cast()
+}
+
+/// The job of a call: takes the closure out of the slot, runs it, and puts its result there.
+///
+/// # Safety
+///
+/// The frame's slot is a valid `Slot<T, F, R>` whenever this runs; it may be another one after each suspension.
+unsafe fn run<T: 'static, F, R>(frame: &Frame)
+where
+    F: FnOnce(StoreContextMut<'_, T>) -> Result<R>,
+{
+    // SAFETY: valid, and nobody else uses it while this runs.
+    let begin = unsafe { (*frame.slot().cast::<Slot<'_, T, F, R>>()).begin.take() };
+    let end = begin.map(|(store, f)| panic::catch_unwind(AssertUnwindSafe(|| f(store))));
+    // SAFETY: as above; this is the slot of the last entry.
+    unsafe { (*frame.slot().cast::<Slot<'_, T, F, R>>()).end = end };
+}
+
+impl<S: Stack, T: 'static, F, R> Future for Call<'_, S, T, F, R>
+where
+    F: FnOnce(StoreContextMut<'_, T>) -> Result<R>,
+{
+    type Output = Result<R>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        match mem::replace(&mut this.state, State::Ended) {
+            State::New { store, origin, f } => this.start(cx, store, origin, f),
+            State::Suspended(runner) => this.stretch(runner, Some(cx.waker()), None),
+            State::Ended => Poll::Ready(Err(Error::Ended.into())),
+        }
+    }
+}
+
+impl<S: Stack, T: 'static, F, R> FusedFuture for Call<'_, S, T, F, R>
+where
+    F: FnOnce(StoreContextMut<'_, T>) -> Result<R>,
+{
+    fn is_terminated(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+}
+
+// Nothing in a call is pinned: the closure is moved onto the stack before it runs.
+impl<S: Stack, T: 'static, F, R> Unpin for Call<'_, S, T, F, R> {}
+
+impl<S: Stack, T: 'static, F, R> Drop for Call<'_, S, T, F, R> {
+    fn drop(&mut self) {
+        let State::Suspended(runner) = mem::replace(&mut self.state, State::Ended) else { return };
+        S::frame(&runner).cancel();
+        // With nothing left that suspends, one stretch reaches the end.
+        let panicked = panic::catch_unwind(AssertUnwindSafe(|| {
+            let end = self.stretch(runner, None, None);
+            debug_assert!(end.is_ready(), "a cancelled call suspended");
+        }));
+        // A call that is left suspended all the same is forgotten: its memory must stay as it is.
+        mem::forget(mem::replace(&mut self.state, State::Ended));
+        if let Err(payload) = panicked
+            && !thread::panicking()
+        {
+            panic::resume_unwind(payload);
+        }
+    }
+}
+
+impl<S: Stack, T: 'static, F, R> fmt::Debug for Call<'_, S, T, F, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::New { .. } => "new",
+            State::Suspended(_) => "suspended",
+            State::Ended => "ended",
+        };
+        f.debug_struct("Call").field("state", &state).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,265 @@
+//! What the two sides of a running call share: the poller, which enters the stack, and the code on the stack, which
+//! leaves it again.
+//!
+//! Each stack has one [`Frame`], at an address that does not change. Exactly one side runs at any moment, and handing
+//! control over is a happens-before edge (a function call for fibers, the handoff for threads), so that plain cells
+//! are enough.
+#![expect(unsafe_code, reason = "frames are reached by pointer from the code that runs on their stack")]
+
+use crate::Error;
+use std::cell::{Cell, UnsafeCell};
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::ptr;
+use std::task::{Context, Poll, Waker};
+
+/// What runs on a stack: takes its input from [`Frame::slot`] and leaves its result there. Must not unwind.
+pub(crate) type Job = unsafe fn(&Frame);
+
+thread_local! {
+    /// The frame of the innermost stack that this thread is on, or null.
+    static CURRENT: Cell<*const Frame> = const { Cell::new(ptr::null()) };
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Frame {
+    /// The backend's switch from the stack back to the poller, called with `backend`.
+    leave: unsafe fn(*const ()),
+    /// Set by the backend before anything runs on the stack.
+    backend: Cell<*const ()>,
+    /// The job to start at the next entry. `None` at an entry of an idle stack: the stack ends.
+    job: Cell<Option<Job>>,
+    /// Where the job finds its input and leaves its result. Set by the poller at each entry, and valid until it is
+    /// left.
+    slot: Cell<*mut ()>,
+    /// The poller's waker. Set at each entry, valid until it is left; null while the call is being cancelled.
+    waker: Cell<*const Waker>,
+    /// A clone of the poller's waker for the futures of this call. A future may still hold a reference to it when the
+    /// poller has gone (it polls something that suspends the stack), so it is replaced only while `polling` is false.
+    kept: UnsafeCell<Option<Waker>>,
+    /// Whether a future is being polled on this stack, with a reference to `kept`.
+    polling: Cell<bool>,
+    /// Set once by the poller when the call is dropped: from then on nothing may suspend.
+    cancelled: Cell<bool>,
+    /// The store that the call was made with, told apart by the address of its data. Only compared.
+    store: Cell<*const ()>,
+    /// The frame of the stack that the poller was on, or null. Valid until the stack is left.
+    parent: Cell<*const Frame>,
+}
+
+/// Makes a frame the current one of this thread, until it is dropped.
+pub(crate) struct Entered {
+    outer: *const Frame,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.set(self.outer);
+    }
+}
+
+/// Where a store is in use, seen from the running code.
+pub(crate) enum StoreIs {
+    /// In the call that runs right here.
+    Here,
+    /// In a call further out, on another stack.
+    FurtherOut,
+    /// In no call that this crate knows of.
+    NotSeen,
+}
+
+impl Frame {
+    /// A frame whose stack is left by `leave`.
+    pub(crate) fn new(leave: unsafe fn(*const ())) -> Self {
+        Self {
+            leave,
+            backend: Cell::new(ptr::null()),
+            job: Cell::new(None),
+            slot: Cell::new(ptr::null_mut()),
+            waker: Cell::new(ptr::null()),
+            kept: UnsafeCell::new(None),
+            polling: Cell::new(false),
+            cancelled: Cell::new(false),
+            store: Cell::new(ptr::null()),
+            parent: Cell::new(ptr::null()),
+        }
+    }
+
+    // ---- the backend's side
+
+    /// What `leave` is called with.
+    pub(crate) fn set_backend(&self, backend: *const ()) {
+        self.backend.set(backend);
+    }
+
+    /// Runs one job after another, at the root of the stack, until the stack is entered without one.
+    ///
+    /// # Safety
+    ///
+    /// Runs on the stack that belongs to this frame, entered for the first time with a job; the frame's backend is
+    /// set. The caller of each entry has upheld the contract of [`Backend::enter`](crate::stack::Backend::enter).
+    pub(crate) unsafe fn serve(&self) {
+        while let Some(job) = self.job.take() {
+            // SAFETY: whoever set the job also set a slot of its type.
+            unsafe { job(self) };
+            // SAFETY: the backend is set, and this is its stack.
+            unsafe { (self.leave)(self.backend.get()) };
+        }
+    }
+
+    /// Makes this the current frame of this thread, its parent being the frame that is current now.
+    pub(crate) fn enter(&self) -> Entered {
+        let outer = CURRENT.replace(self);
+        self.parent.set(outer);
+        Entered { outer }
+    }
+
+    // ---- the poller's side
+
+    /// Gets an idle frame ready for the entry that starts `job`.
+    pub(crate) fn begin(&self, job: Job, store: *const ()) {
+        self.job.set(Some(job));
+        self.store.set(store);
+    }
+
+    /// Sets what the next stretch of work runs with.
+    pub(crate) fn set_stretch(&self, slot: *mut (), waker: Option<&Waker>) {
+        self.slot.set(slot);
+        self.waker.set(waker.map_or(ptr::null(), ptr::from_ref));
+    }
+
+    /// From now on, whatever tries to suspend is told that the call is cancelled.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.set(true);
+    }
+
+    /// The job has ended: forgets all that belonged to it.
+    pub(crate) fn end(&self) {
+        self.cancelled.set(false);
+        self.store.set(ptr::null());
+        self.set_stretch(ptr::null_mut(), None);
+        debug_assert!(!self.polling.get(), "a job ended while a future of its own was being polled");
+        // SAFETY: no future is being polled, so nothing refers to the waker; the stack is idle, so nothing else runs.
+        drop(unsafe { (*self.kept.get()).take() });
+    }
+
+    // ---- the side of the code on the stack
+
+    /// Where the job finds its input and leaves its result.
+    pub(crate) fn slot(&self) -> *mut () {
+        self.slot.get()
+    }
+
+    /// Calls `f` with the frame of the innermost stack that this code runs on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOnStack`] if this code does not run on one.
+    pub(crate) fn with_current<R>(f: impl FnOnce(&Self) -> Result<R, Error>) -> Result<R, Error> {
+        let current = CURRENT.get();
+        // SAFETY: a frame is current only while its stack runs code, this code, and outlives it.
+        let current = unsafe { current.as_ref() };
+        f(current.ok_or(Error::NotOnStack)?)
+    }
+
+    /// Where on the chain of stacks that this code runs on the store is in use.
+    pub(crate) fn find_store(store: *const ()) -> StoreIs {
+        let mut frame = CURRENT.get();
+        let mut found = StoreIs::Here;
+        // SAFETY: the current frame and its parents belong to stacks that are being run, one inside the other.
+        while let Some(this) = unsafe { frame.as_ref() } {
+            if this.store.get() == store {
+                return found;
+            }
+            frame = this.parent.get();
+            found = StoreIs::FurtherOut;
+        }
+        StoreIs::NotSeen
+    }
+
+    /// Polls the future until it is ready, suspending the stack whenever it is not.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> Result<F::Output, Error> {
+        let mut future = pin!(future);
+        loop {
+            if self.cancelled.get() {
+                return Err(Error::Cancelled);
+            }
+            if let Poll::Ready(output) = self.poll(future.as_mut()) {
+                return Ok(output);
+            }
+            self.suspend()?;
+        }
+    }
+
+    /// Suspends the stack once, having asked to be resumed soon.
+    pub(crate) fn yield_now(&self) -> Result<(), Error> {
+        if self.cancelled.get() {
+            return Err(Error::Cancelled);
+        }
+        // A clone, because waking runs foreign code, and the poller's waker is gone should that suspend.
+        self.poller_waker().clone().wake();
+        self.suspend()
+    }
+
+    #[inline]
+    fn poll<F: Future>(&self, future: Pin<&mut F>) -> Poll<F::Output> {
+        struct Polling<'a>(&'a Cell<bool>);
+        impl Drop for Polling<'_> {
+            fn drop(&mut self) {
+                self.0.set(false);
+            }
+        }
+
+        if self.polling.get() {
+            // Inside the poll of another future, which may hold a reference to `kept`.
+            return self.poll_nested(future);
+        }
+        self.keep_waker();
+        self.polling.set(true);
+        let _polling = Polling(&self.polling);
+        // SAFETY: `kept` is not replaced while `polling` is set.
+        let kept = unsafe { &*self.kept.get() };
+        let waker = kept.as_ref().unwrap_or(Waker::noop());
+        future.poll(&mut Context::from_waker(waker))
+    }
+
+    #[cold]
+    fn poll_nested<F: Future>(&self, future: Pin<&mut F>) -> Poll<F::Output> {
+        let waker = self.poller_waker().clone();
+        future.poll(&mut Context::from_waker(&waker))
+    }
+
+    /// The waker of this stretch. Only before the stack is left.
+    fn poller_waker(&self) -> &Waker {
+        // SAFETY: the poller keeps its waker alive while it waits for the stack to be left.
+        unsafe { self.waker.get().as_ref() }.unwrap_or(Waker::noop())
+    }
+
+    /// Makes `kept` a waker that wakes the same task as the poller's.
+    #[inline]
+    fn keep_waker(&self) {
+        debug_assert!(!self.polling.get());
+        let waker = self.poller_waker();
+        // SAFETY: nothing replaces `kept` while this reference lives: `will_wake` compares two words.
+        let kept = unsafe { &*self.kept.get() };
+        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+            let fresh = waker.clone();
+            // SAFETY: no future is being polled, so nothing refers to what is replaced.
+            let stale = unsafe { (*self.kept.get()).replace(fresh) };
+            // Only now, since this may run anything.
+            drop(stale);
+        }
+    }
+
+    /// Leaves the stack and comes back when the poller enters it again.
+    fn suspend(&self) -> Result<(), Error> {
+        // A thread counts its panics. Suspended in mid-panic, the stack would leave that count to unrelated code.
+        if std::thread::panicking() {
+            return Err(Error::Unwinding);
+        }
+        // SAFETY: the backend was set before this stack ran anything, and this code runs on the stack.
+        unsafe { (self.leave)(self.backend.get()) };
+        if self.cancelled.get() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+}

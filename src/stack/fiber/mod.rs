@@ -1,0 +1,82 @@
+//! The stack that is switched to: a corosensei coroutine, entered by way of a wasmtime fiber of its own.
+
+mod parking;
+
+use super::{Backend, Stack, check_size};
+use crate::frame::Frame;
+use crate::{Carries, Error};
+use parking::Runner;
+use std::fmt;
+
+/// A stack that is switched to and from by a handful of instructions (corosensei), on the thread that polls.
+///
+/// Calls on it are not `Send`, and in return neither the store's data nor host futures need to be. Idle, the stack can
+/// be sent to another thread.
+///
+/// # Memory
+///
+/// Address space of the stack's size with a guard page below, and a small second stack with a store of wasmtime's that
+/// parks the activations of a suspended call (see the crate's documentation). All of it is made at the first use, or by
+/// [`Stack::new`], and reused call after call without an allocation. A guest that recurses without end is stopped by
+/// wasmtime's own limit (`Config::max_wasm_stack`); a host function that does so hits the guard page, which ends the
+/// process as it would on a thread's own stack.
+pub struct FiberStack {
+    size: usize,
+    /// `None` while a call runs, and after one was forgotten.
+    idle: Option<Runner>,
+}
+
+// SAFETY: an idle runner has nothing on its stacks but frames of this crate and of wasmtime, which hold nothing of a
+// thread: neither thread-local addresses nor anything else that is not `Send`. (wasmtime's own fibers are `Send`.)
+#[expect(unsafe_code)]
+unsafe impl Send for FiberStack {}
+
+// SAFETY: a shared reference gives away the size only.
+#[expect(unsafe_code)]
+unsafe impl Sync for FiberStack {}
+
+impl<T: ?Sized> Carries<T> for FiberStack {}
+
+impl Stack for FiberStack {
+    fn new(size: usize) -> Result<Self, Error> {
+        let size = check_size(size)?;
+        Ok(Self { size, idle: Some(Runner::new(size)?) })
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+}
+
+// SAFETY: see `Runner`, which keeps each of the promises.
+#[expect(unsafe_code)]
+unsafe impl Backend for FiberStack {
+    type Runner = Runner;
+
+    fn take(&mut self) -> Result<Runner, Error> {
+        match self.idle.take() {
+            Some(runner) => Ok(runner),
+            None => Runner::new(self.size),
+        }
+    }
+
+    fn put_back(&mut self, runner: Runner) {
+        self.idle = Some(runner);
+    }
+
+    fn frame(runner: &Runner) -> &Frame {
+        runner.frame()
+    }
+
+    #[inline]
+    unsafe fn enter(runner: &mut Runner) {
+        // SAFETY: passed on to the caller.
+        unsafe { runner.enter() }
+    }
+}
+
+impl fmt::Debug for FiberStack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FiberStack").field("size", &self.size).finish_non_exhaustive()
+    }
+}
