@@ -7,7 +7,6 @@ use crate::{Error, Result};
 use futures::future::FusedFuture;
 use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
@@ -15,6 +14,32 @@ use std::ptr;
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use wasmtime::{AsContext, AsContextMut, Store, StoreContextMut, WasmBacktrace};
+
+/// What a call does on its stack. Implemented for `FnOnce(StoreContextMut<'_, T>) -> wasmtime::Result<R>`, whose output
+/// is `R`, and for the types that this crate's ways to call wasm name in their results.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot run on a stack with a store of `{T}`",
+    note = "expected a closure `|store: StoreContextMut<'_, T>| -> wasmtime::Result<_>`"
+)]
+pub trait Job<T: 'static> {
+    /// What a successful call results in.
+    type Output;
+
+    /// Does it.
+    #[doc(hidden)]
+    fn run(self, store: StoreContextMut<'_, T>) -> Result<Self::Output>;
+}
+
+impl<T: 'static, F, R> Job<T> for F
+where
+    F: FnOnce(StoreContextMut<'_, T>) -> Result<R>,
+{
+    type Output = R;
+
+    fn run(self, store: StoreContextMut<'_, T>) -> Result<R> {
+        self(store)
+    }
+}
 
 /// A call on a stack: the future that [`Stack::run`] and all the ways to call wasm return.
 ///
@@ -44,14 +69,13 @@ use wasmtime::{AsContext, AsContextMut, Store, StoreContextMut, WasmBacktrace};
 /// `poll` goes on with a panic of the closure or of a host function. `drop` does the same with a panic of code that
 /// is being cancelled, unless the thread is panicking already.
 #[must_use = "futures do nothing unless they are awaited or polled"]
-pub struct Call<'a, S: Stack, T: 'static, F, R> {
+pub struct Call<'a, S: Stack, T: 'static, J: Job<T>> {
     stack: &'a mut S,
-    state: State<'a, S::Runner, T, F>,
-    result: PhantomData<R>,
+    state: State<'a, S::Runner, T, J>,
 }
 
-enum State<'a, Runner, T: 'static, F> {
-    New { store: StoreContextMut<'a, T>, origin: Origin, f: F },
+enum State<'a, Runner, T: 'static, J> {
+    New { store: StoreContextMut<'a, T>, origin: Origin, job: J },
     Suspended(Runner),
     Ended,
 }
@@ -74,47 +98,48 @@ enum Place {
 }
 
 /// What crosses between the poller and the stack: the way in at the first entry, the way out at the last.
-struct Slot<'a, T: 'static, F, R> {
-    begin: Option<(StoreContextMut<'a, T>, F)>,
-    end: Option<thread::Result<Result<R>>>,
+struct Slot<'a, T: 'static, J: Job<T>> {
+    begin: Option<(StoreContextMut<'a, T>, J)>,
+    end: Option<thread::Result<Result<J::Output>>>,
 }
 
-impl<'a, S: Stack, T: 'static, F, R> Call<'a, S, T, F, R>
-where
-    F: FnOnce(StoreContextMut<'_, T>) -> Result<R>,
-{
-    /// The caller sees to it that the stack [`Carries`](crate::Carries) `T`, `F` and `R`.
-    pub(crate) fn new<C: AsContextMut<Data = T>>(stack: &'a mut S, store: &'a mut C, f: F) -> Self {
+impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
+    /// The caller sees to it that the stack [`Carries`](crate::Carries) `T`, `J` and its output.
+    pub(crate) fn new<C: AsContextMut<Data = T>>(stack: &'a mut S, store: &'a mut C, job: J) -> Self {
         let origin = if typeid::of::<C>() == typeid::of::<Store<T>>() { Origin::Owner } else { Origin::Borrowed };
         let store = store.as_context_mut();
-        Self { stack, state: State::New { store, origin, f }, result: PhantomData }
+        Self { stack, state: State::New { store, origin, job } }
     }
 
     /// The first poll.
-    fn start(&mut self, cx: &Context<'_>, store: StoreContextMut<'a, T>, origin: Origin, f: F) -> Poll<Result<R>> {
+    fn start(
+        &mut self,
+        cx: &Context<'_>,
+        store: StoreContextMut<'a, T>,
+        origin: Origin,
+        job: J,
+    ) -> Poll<Result<J::Output>> {
         if let Origin::Borrowed = origin
             && let Place::Here = place(&store)?
         {
-            return Poll::Ready(f(store));
+            return Poll::Ready(job.run(store));
         }
         let runner = self.stack.take()?;
-        S::frame(&runner).begin(run::<T, F, R>, store_id(&store));
-        self.stretch(runner, Some(cx.waker()), Some((store, f)))
+        S::frame(&runner).begin(run::<T, J>, store_id(&store));
+        self.stretch(runner, Some(cx.waker()), Some((store, job)))
     }
-}
 
-impl<'a, S: Stack, T: 'static, F, R> Call<'a, S, T, F, R> {
     /// Enters the stack and sees how it was left.
     fn stretch(
         &mut self,
         mut runner: S::Runner,
         waker: Option<&Waker>,
-        begin: Option<(StoreContextMut<'a, T>, F)>,
-    ) -> Poll<Result<R>> {
-        let mut slot = Slot::<T, F, R> { begin, end: None };
+        begin: Option<(StoreContextMut<'a, T>, J)>,
+    ) -> Poll<Result<J::Output>> {
+        let mut slot = Slot::<T, J> { begin, end: None };
         S::frame(&runner).set_stretch(ptr::from_mut(&mut slot).cast(), waker);
-        // SAFETY: slot and waker outlive this call of `enter`; the slot has the type that the job, which `start` made
-        // from the same `T`, `F` and `R`, takes it to have. An unfinished runner goes into `State::Suspended`, from
+        // SAFETY: slot and waker outlive this call of `enter`; the slot has the type that `run`, which `start` set with
+        // the same `T` and `J`, takes it to have. An unfinished runner goes into `State::Suspended`, from
         // where it is only taken to be entered again.
         unsafe { S::enter(&mut runner) };
         let Some(end) = slot.end else {
@@ -133,10 +158,9 @@ impl<'a, S: Stack, T: 'static, F, R> Call<'a, S, T, F, R> {
 fn place<T>(store: &StoreContextMut<'_, T>) -> Result<Place, Error> {
     match Frame::find_store(store_id(store)) {
         StoreIs::Here => Ok(Place::Here),
-        StoreIs::FurtherOut => Err(Error::ReEntry),
         // Wasm that was entered by wasmtime's own functions is not on our list, but has left frames on the stack.
         StoreIs::NotSeen if WasmBacktrace::force_capture(store).frames().is_empty() => Ok(Place::OwnStack),
-        StoreIs::NotSeen => Err(Error::ReEntry),
+        StoreIs::NotSeen | StoreIs::FurtherOut => Err(Error::ReEntry),
     }
 }
 
@@ -145,51 +169,42 @@ fn store_id<T>(store: &StoreContextMut<'_, T>) -> *const () {
     ptr::from_ref(store.as_context().data()).cast()
 }
 
-/// The job of a call: takes the closure out of the slot, runs it, and puts its result there.
+/// Runs on the stack: takes the job out of the slot, does it, and puts its result there.
 ///
 /// # Safety
 ///
-/// The frame's slot is a valid `Slot<T, F, R>` whenever this runs; it may be another one after each suspension.
-unsafe fn run<T: 'static, F, R>(frame: &Frame)
-where
-    F: FnOnce(StoreContextMut<'_, T>) -> Result<R>,
-{
+/// The frame's slot is a valid `Slot<T, J>` whenever this runs; it may be another one after each suspension.
+unsafe fn run<T: 'static, J: Job<T>>(frame: &Frame) {
     // SAFETY: valid, and nobody else uses it while this runs.
-    let begin = unsafe { (*frame.slot().cast::<Slot<'_, T, F, R>>()).begin.take() };
-    let end = begin.map(|(store, f)| panic::catch_unwind(AssertUnwindSafe(|| f(store))));
+    let begin = unsafe { (*frame.slot().cast::<Slot<'_, T, J>>()).begin.take() };
+    let end = begin.map(|(store, job)| panic::catch_unwind(AssertUnwindSafe(|| job.run(store))));
     // SAFETY: as above; this is the slot of the last entry.
-    unsafe { (*frame.slot().cast::<Slot<'_, T, F, R>>()).end = end };
+    unsafe { (*frame.slot().cast::<Slot<'_, T, J>>()).end = end };
 }
 
-impl<S: Stack, T: 'static, F, R> Future for Call<'_, S, T, F, R>
-where
-    F: FnOnce(StoreContextMut<'_, T>) -> Result<R>,
-{
-    type Output = Result<R>;
+impl<S: Stack, T: 'static, J: Job<T>> Future for Call<'_, S, T, J> {
+    type Output = Result<J::Output>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         match mem::replace(&mut this.state, State::Ended) {
-            State::New { store, origin, f } => this.start(cx, store, origin, f),
+            State::New { store, origin, job } => this.start(cx, store, origin, job),
             State::Suspended(runner) => this.stretch(runner, Some(cx.waker()), None),
             State::Ended => Poll::Ready(Err(Error::Ended.into())),
         }
     }
 }
 
-impl<S: Stack, T: 'static, F, R> FusedFuture for Call<'_, S, T, F, R>
-where
-    F: FnOnce(StoreContextMut<'_, T>) -> Result<R>,
-{
+impl<S: Stack, T: 'static, J: Job<T>> FusedFuture for Call<'_, S, T, J> {
     fn is_terminated(&self) -> bool {
         matches!(self.state, State::Ended)
     }
 }
 
-// Nothing in a call is pinned: the closure is moved onto the stack before it runs.
-impl<S: Stack, T: 'static, F, R> Unpin for Call<'_, S, T, F, R> {}
+// Nothing in a call is pinned: the job is moved onto the stack before it runs.
+impl<S: Stack, T: 'static, J: Job<T>> Unpin for Call<'_, S, T, J> {}
 
-impl<S: Stack, T: 'static, F, R> Drop for Call<'_, S, T, F, R> {
+impl<S: Stack, T: 'static, J: Job<T>> Drop for Call<'_, S, T, J> {
     fn drop(&mut self) {
         let State::Suspended(runner) = mem::replace(&mut self.state, State::Ended) else { return };
         S::frame(&runner).cancel();
@@ -208,7 +223,7 @@ impl<S: Stack, T: 'static, F, R> Drop for Call<'_, S, T, F, R> {
     }
 }
 
-impl<S: Stack, T: 'static, F, R> fmt::Debug for Call<'_, S, T, F, R> {
+impl<S: Stack, T: 'static, J: Job<T>> fmt::Debug for Call<'_, S, T, J> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
             State::New { .. } => "new",

@@ -13,8 +13,9 @@ use std::pin::{Pin, pin};
 use std::ptr;
 use std::task::{Context, Poll, Waker};
 
-/// What runs on a stack: takes its input from [`Frame::slot`] and leaves its result there. Must not unwind.
-pub(crate) type Job = unsafe fn(&Frame);
+/// The function that runs a call on its stack: takes its input from [`Frame::slot`] and leaves its result there. Must
+/// not unwind.
+pub(crate) type Start = unsafe fn(&Frame);
 
 thread_local! {
     /// The frame of the innermost stack that this thread is on, or null.
@@ -28,9 +29,9 @@ pub struct Frame {
     leave: unsafe fn(*const ()),
     /// Set by the backend before anything runs on the stack.
     backend: Cell<*const ()>,
-    /// The job to start at the next entry. `None` at an entry of an idle stack: the stack ends.
-    job: Cell<Option<Job>>,
-    /// Where the job finds its input and leaves its result. Set by the poller at each entry, and valid until it is
+    /// What the next entry starts. `None` at an entry of an idle stack: the stack ends.
+    start: Cell<Option<Start>>,
+    /// Where the call finds its input and leaves its result. Set by the poller at each entry, valid until the stack is
     /// left.
     slot: Cell<*mut ()>,
     /// The poller's waker. Set at each entry, valid until it is left; null while the call is being cancelled.
@@ -75,7 +76,7 @@ impl Frame {
         Self {
             leave,
             backend: Cell::new(ptr::null()),
-            job: Cell::new(None),
+            start: Cell::new(None),
             slot: Cell::new(ptr::null_mut()),
             waker: Cell::new(ptr::null()),
             kept: UnsafeCell::new(None),
@@ -93,16 +94,16 @@ impl Frame {
         self.backend.set(backend);
     }
 
-    /// Runs one job after another, at the root of the stack, until the stack is entered without one.
+    /// Runs one call after another, at the root of the stack, until the stack is entered with nothing to start.
     ///
     /// # Safety
     ///
-    /// Runs on the stack that belongs to this frame, entered for the first time with a job; the frame's backend is
-    /// set. The caller of each entry has upheld the contract of [`Backend::enter`](crate::stack::Backend::enter).
+    /// Runs on the stack that belongs to this frame, and the frame's backend is set. The caller of each entry upholds
+    /// the contract of [`Backend::enter`](crate::stack::Backend::enter).
     pub(crate) unsafe fn serve(&self) {
-        while let Some(job) = self.job.take() {
-            // SAFETY: whoever set the job also set a slot of its type.
-            unsafe { job(self) };
+        while let Some(start) = self.start.take() {
+            // SAFETY: whoever set the function also set a slot of its type.
+            unsafe { start(self) };
             // SAFETY: the backend is set, and this is its stack.
             unsafe { (self.leave)(self.backend.get()) };
         }
@@ -117,9 +118,9 @@ impl Frame {
 
     // ---- the poller's side
 
-    /// Gets an idle frame ready for the entry that starts `job`.
-    pub(crate) fn begin(&self, job: Job, store: *const ()) {
-        self.job.set(Some(job));
+    /// Gets an idle frame ready for the entry that starts a call.
+    pub(crate) fn begin(&self, start: Start, store: *const ()) {
+        self.start.set(Some(start));
         self.store.set(store);
     }
 
@@ -134,19 +135,19 @@ impl Frame {
         self.cancelled.set(true);
     }
 
-    /// The job has ended: forgets all that belonged to it.
+    /// The call has ended: forgets all that belonged to it.
     pub(crate) fn end(&self) {
         self.cancelled.set(false);
         self.store.set(ptr::null());
         self.set_stretch(ptr::null_mut(), None);
-        debug_assert!(!self.polling.get(), "a job ended while a future of its own was being polled");
+        debug_assert!(!self.polling.get(), "a call ended while a future of its own was being polled");
         // SAFETY: no future is being polled, so nothing refers to the waker; the stack is idle, so nothing else runs.
         drop(unsafe { (*self.kept.get()).take() });
     }
 
     // ---- the side of the code on the stack
 
-    /// Where the job finds its input and leaves its result.
+    /// Where the call finds its input and leaves its result.
     pub(crate) fn slot(&self) -> *mut () {
         self.slot.get()
     }
@@ -198,7 +199,8 @@ impl Frame {
             return Err(Error::Cancelled);
         }
         // A clone, because waking runs foreign code, and the poller's waker is gone should that suspend.
-        self.poller_waker().clone().wake();
+        let waker = self.poller_waker().clone();
+        waker.wake_by_ref();
         self.suspend()
     }
 

@@ -1,17 +1,27 @@
 #![doc = include_str!("../README.md")]
 
+mod arity;
 mod call;
 mod error;
 mod frame;
+mod func;
+mod getter;
+mod host;
+mod linker;
 mod stack;
+mod store;
 mod suspend;
 
-pub use call::Call;
+pub use call::{Call, Job};
 pub use error::Error;
+pub use func::{FuncExt, UntypedCall};
+pub use getter::{AsyncFunc, AsyncGetter, TypedCall};
+pub use host::{HostFn, WithCaller};
+pub use linker::{InstancePreExt, Instantiate, InstantiatePre, LinkerExt};
 #[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
 pub use stack::FiberStack;
 pub use stack::{Carries, DEFAULT_SIZE, DefaultStack, Stack};
+pub use store::StoreExt;
 pub use suspend::{suspend_until, yield_now};
 
-/// A result whose error is wasmtime's, which carries traps, host errors and this crate's [`Error`] alike.
-pub type Result<T, E = wasmtime::Error> = std::result::Result<T, E>;
+use wasmtime::Result;

@@ -101,7 +101,7 @@ pub trait Stack: Backend {
     /// assert_eq!(futures::executor::block_on(call)?, 41);
     /// # Ok::<(), wasmtime::Error>(())
     /// ```
-    fn run<'a, C, F, R>(&'a mut self, store: &'a mut C, f: F) -> Call<'a, Self, C::Data, F, R>
+    fn run<'a, C, F, R>(&'a mut self, store: &'a mut C, f: F) -> Call<'a, Self, C::Data, F>
     where
         C: AsContextMut,
         F: FnOnce(StoreContextMut<'_, C::Data>) -> Result<R>,
@@ -164,7 +164,7 @@ pub unsafe trait Backend: Sized {
     ///
     /// # Safety
     ///
-    /// The frame's slot is valid for its job until this returns, as is its waker. A runner that is left unfinished is
+    /// The frame's slot is valid for what it starts or goes on with until this returns, as is its waker. A runner that is left unfinished is
     /// entered again or forgotten, not dropped, and not given back.
     #[doc(hidden)]
     unsafe fn enter(runner: &mut Self::Runner);

@@ -34,6 +34,7 @@ const FIBER_SIZE: usize = 64 << 10;
 ///
 /// The parts stay at their address until the runner is dropped, which only happens while it is idle; one that is
 /// unfinished can be forgotten.
+#[derive(Debug)]
 pub struct Runner(NonNull<Parts>);
 
 struct Parts {

@@ -1,0 +1,196 @@
+//! Functions: async host functions made, and functions called on a stack.
+
+use crate::arity::for_each_arity;
+use crate::call::{Call, Job};
+use crate::host::{HostFn, into_blocking_untyped};
+use crate::{AsyncGetter, Carries, Result, Stack};
+use wasmtime::{AsContext, AsContextMut, Caller, Func, FuncType, StoreContextMut, Val, WasmRet, WasmTy};
+
+macro_rules! wrap_async_n {
+    ($arity:literal $wrap:ident $get:ident $($arg:ident: $Arg:ident),*) => {
+        #[doc = concat!("[`wrap_suspending`](Self::wrap_suspending) of a closure with a [`Caller`] and ", $arity, " more.")]
+        fn $wrap<T: 'static, $($Arg: WasmTy,)* R: WasmRet>(
+            store: impl AsContextMut<Data = T>,
+            f: impl AsyncFn(Caller<'_, T>, $($Arg),*) -> R + Send + Sync + 'static,
+        ) -> Self {
+            Self::wrap_suspending(store, f)
+        }
+    };
+}
+
+/// Async host functions for [`wasmtime::Func`], and calls that may suspend.
+///
+/// An async host function looks to the guest like any other: it returns when its future is ready. While the future is
+/// pending, the guest's stack is suspended and the call's own future is pending.
+///
+/// # Two sets of names
+///
+/// Once wasmtime's feature `async` is on anywhere in a build, which [`FiberStack`](crate::FiberStack) needs, wasmtime
+/// has functions of its own called `Func::new_async`, `wrap_async` and `call_async`, and Rust prefers those to a
+/// trait's. So these methods have names that nothing shadows, [`new_suspending`](Self::new_suspending),
+/// [`wrap_suspending`](Self::wrap_suspending) and [`call_on`](Self::call_on), and the shorter ones can be had by naming
+/// the trait: `<Func as FuncExt>::wrap_async(…)`, `FuncExt::call_async(&func, …)`.
+///
+/// # Examples
+///
+/// ```
+/// use wasmtime::{Engine, Func, Instance, Module, Store};
+/// use wasmtime_async::{DEFAULT_SIZE, DefaultStack, FuncExt, Stack};
+///
+/// # fn main() -> wasmtime::Result<()> {
+/// let engine = Engine::default();
+/// let mut store = Store::new(&engine, ());
+/// let fetch = Func::wrap_suspending(&mut store, async |id: i32| -> i32 {
+///     // any future: a timer, a socket, a channel …
+///     futures::future::ready(id * 10).await
+/// });
+/// let module = Module::new(
+///     &engine,
+///     r#"(module
+///         (import "" "fetch" (func $fetch (param i32) (result i32)))
+///         (func (export "sum") (result i32) (i32.add (call $fetch (i32.const 1)) (call $fetch (i32.const 2)))))"#,
+/// )?;
+/// let instance = Instance::new(&mut store, &module, &[fetch.into()])?;
+/// let sum = instance.get_func(&mut store, "sum").expect("is exported").get_async(&store).get0::<i32>()?;
+///
+/// let mut stack = DefaultStack::new(DEFAULT_SIZE)?;
+/// let call = sum.call(&mut stack, &mut store, ());
+/// assert_eq!(futures::executor::block_on(call)?, 30);
+/// # Ok(())
+/// # }
+/// ```
+pub trait FuncExt: Sized {
+    /// Makes an async host function whose signature is known at run time only: it gets its parameters as [`Val`]s and
+    /// writes its results to the second slice.
+    ///
+    /// # Errors
+    ///
+    /// Calls of the function end in a trap with the error that it returns; with [`Error::NotOnStack`] if the guest was
+    /// not entered on a stack of this crate; with [`Error::Cancelled`] if the call is dropped.
+    ///
+    /// # Panics
+    ///
+    /// If `ty` belongs to another engine.
+    ///
+    /// [`Error::NotOnStack`]: crate::Error::NotOnStack
+    /// [`Error::Cancelled`]: crate::Error::Cancelled
+    fn new_suspending<T: 'static>(
+        store: impl AsContextMut<Data = T>,
+        ty: FuncType,
+        f: impl AsyncFn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static,
+    ) -> Self;
+
+    /// Makes an async host function from an async closure, with a signature like the closure's; see [`HostFn`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`new_suspending`](Self::new_suspending).
+    fn wrap_suspending<T: 'static, Marker>(store: impl AsContextMut<Data = T>, f: impl HostFn<T, Marker>) -> Self;
+
+    /// Calls the function on `stack`. The results are written to `results` when the call's future is ready.
+    ///
+    /// # Errors
+    ///
+    /// A trap, the error of a host function, or what is wrong with number and types of `params` and `results`, with
+    /// nothing run. Those of [`Stack::run`]. Each leaves stack and store usable.
+    ///
+    /// # Panics
+    ///
+    /// `poll` panics if the function belongs to another store, and goes on with the panic of a host function.
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`Call`].
+    fn call_on<'a, S, C>(
+        &self,
+        stack: &'a mut S,
+        store: &'a mut C,
+        params: &'a [Val],
+        results: &'a mut [Val],
+    ) -> Call<'a, S, C::Data, UntypedCall<'a>>
+    where
+        S: Stack + Carries<C::Data>,
+        C: AsContextMut;
+
+    /// Ways to call the function with parameters and results of Rust types.
+    fn get_async<'a, C: AsContext>(&self, store: &'a C) -> AsyncGetter<'a, C::Data>;
+
+    /// [`new_suspending`](Self::new_suspending), by the name that wasmtime's own shadows.
+    fn new_async<T: 'static>(
+        store: impl AsContextMut<Data = T>,
+        ty: FuncType,
+        f: impl AsyncFn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self::new_suspending(store, ty, f)
+    }
+
+    /// [`wrap_suspending`](Self::wrap_suspending), by the name that wasmtime's own shadows.
+    fn wrap_async<T: 'static, Marker>(store: impl AsContextMut<Data = T>, f: impl HostFn<T, Marker>) -> Self {
+        Self::wrap_suspending(store, f)
+    }
+
+    /// [`call_on`](Self::call_on), by the name that wasmtime's own shadows.
+    fn call_async<'a, S, C>(
+        &self,
+        stack: &'a mut S,
+        store: &'a mut C,
+        params: &'a [Val],
+        results: &'a mut [Val],
+    ) -> Call<'a, S, C::Data, UntypedCall<'a>>
+    where
+        S: Stack + Carries<C::Data>,
+        C: AsContextMut,
+    {
+        self.call_on(stack, store, params, results)
+    }
+
+    for_each_arity!(wrap_async_n);
+}
+
+/// The job of [`FuncExt::call_on`].
+#[derive(Debug)]
+pub struct UntypedCall<'a> {
+    func: Func,
+    params: &'a [Val],
+    results: &'a mut [Val],
+}
+
+impl<T: 'static> Job<T> for UntypedCall<'_> {
+    type Output = ();
+
+    fn run(self, store: StoreContextMut<'_, T>) -> Result<()> {
+        self.func.call(store, self.params, self.results)
+    }
+}
+
+impl FuncExt for Func {
+    fn new_suspending<T: 'static>(
+        store: impl AsContextMut<Data = T>,
+        ty: FuncType,
+        f: impl AsyncFn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Func::new(store, ty, into_blocking_untyped(f))
+    }
+
+    fn wrap_suspending<T: 'static, Marker>(store: impl AsContextMut<Data = T>, f: impl HostFn<T, Marker>) -> Self {
+        Func::wrap(store, f.into_blocking())
+    }
+
+    fn call_on<'a, S, C>(
+        &self,
+        stack: &'a mut S,
+        store: &'a mut C,
+        params: &'a [Val],
+        results: &'a mut [Val],
+    ) -> Call<'a, S, C::Data, UntypedCall<'a>>
+    where
+        S: Stack + Carries<C::Data>,
+        C: AsContextMut,
+    {
+        Call::new(stack, store, UntypedCall { func: *self, params, results })
+    }
+
+    fn get_async<'a, C: AsContext>(&self, store: &'a C) -> AsyncGetter<'a, C::Data> {
+        AsyncGetter::new(*self, store.as_context())
+    }
+}

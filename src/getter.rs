@@ -1,0 +1,149 @@
+//! Functions with parameters and results of Rust types.
+
+use crate::arity::for_each_arity;
+use crate::call::{Call, Job};
+use crate::{Carries, Result, Stack};
+use std::fmt;
+use wasmtime::{AsContextMut, Func, StoreContext, StoreContextMut, TypedFunc, WasmParams, WasmResults, WasmTy};
+
+/// Ways to call a function with parameters and results of Rust types, from [`FuncExt::get_async`].
+///
+/// `get0` to `get15` name the types one by one, the last being that of the result: `()`, a wasm type, or a tuple of
+/// them. The signature is checked once, here.
+///
+/// # Errors
+///
+/// Each method fails if the function's signature is another one; the error says which was expected and found.
+///
+/// # Panics
+///
+/// Each method panics if the function belongs to another store.
+///
+/// # Examples
+///
+/// ```
+/// use wasmtime::{Engine, Func, Store};
+/// use wasmtime_async::{DEFAULT_SIZE, DefaultStack, FuncExt, Stack};
+///
+/// let mut store = Store::new(&Engine::default(), ());
+/// let div_rem = Func::wrap_suspending(&mut store, async |a: i32, b: i32| (a / b, a % b));
+///
+/// let div_rem = div_rem.get_async(&store).get2::<i32, i32, (i32, i32)>()?;
+/// let mut stack = DefaultStack::new(DEFAULT_SIZE)?;
+/// for (a, b) in [(7, 2), (9, 4)] {
+///     let call = div_rem.call(&mut stack, &mut store, (a, b));
+///     assert_eq!(futures::executor::block_on(call)?, (a / b, a % b));
+/// }
+/// # Ok::<(), wasmtime::Error>(())
+/// ```
+///
+/// [`FuncExt::get_async`]: crate::FuncExt::get_async
+#[must_use = "a getter only gets: call one of its methods"]
+pub struct AsyncGetter<'a, T: 'static> {
+    func: Func,
+    store: StoreContext<'a, T>,
+}
+
+macro_rules! get_n {
+    ($arity:literal $wrap:ident $get:ident $($arg:ident: $Arg:ident),*) => {
+        #[doc = concat!("The function as one of ", $arity, " parameters.")]
+        ///
+        /// # Errors
+        ///
+        /// If its signature is another one.
+        pub fn $get<$($Arg: WasmTy,)* R: WasmResults>(self) -> Result<AsyncFunc<($($Arg,)*), R>> {
+            self.typed()
+        }
+    };
+}
+
+impl<'a, T: 'static> AsyncGetter<'a, T> {
+    pub(crate) fn new(func: Func, store: StoreContext<'a, T>) -> Self {
+        Self { func, store }
+    }
+
+    /// The function with its parameters as one type: a wasm type, or a tuple of any length that wasmtime supports.
+    ///
+    /// # Errors
+    ///
+    /// If its signature is another one.
+    pub fn typed<Params: WasmParams, Results: WasmResults>(self) -> Result<AsyncFunc<Params, Results>> {
+        Ok(AsyncFunc(self.func.typed(self.store)?))
+    }
+
+    for_each_arity!(get_n);
+}
+
+/// A function to be called on stacks, many times, with parameters and results of Rust types. From [`AsyncGetter`].
+pub struct AsyncFunc<Params, Results>(TypedFunc<Params, Results>);
+
+impl<Params: WasmParams, Results: WasmResults> AsyncFunc<Params, Results> {
+    /// Calls the function on `stack`.
+    ///
+    /// # Errors
+    ///
+    /// A trap, or the error of a host function, and those of [`Stack::run`]. Stack and store stay usable.
+    ///
+    /// # Panics
+    ///
+    /// `poll` panics if the function belongs to another store, and goes on with the panic of a host function.
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`Call`].
+    pub fn call<'a, S, C>(
+        &'a self,
+        stack: &'a mut S,
+        store: &'a mut C,
+        params: Params,
+    ) -> Call<'a, S, C::Data, TypedCall<'a, Params, Results>>
+    where
+        S: Stack + Carries<C::Data>,
+        C: AsContextMut,
+    {
+        Call::new(stack, store, TypedCall { func: &self.0, params })
+    }
+
+    /// wasmtime's view of the function, for calls from within a call: [`TypedFunc::call`] on a stack may suspend.
+    pub fn as_typed(&self) -> &TypedFunc<Params, Results> {
+        &self.0
+    }
+}
+
+impl<Params, Results> Clone for AsyncFunc<Params, Results> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: 'static> fmt::Debug for AsyncGetter<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncGetter").field("func", &self.func).finish_non_exhaustive()
+    }
+}
+
+impl<Params: WasmParams, Results: WasmResults> fmt::Debug for AsyncFunc<Params, Results> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AsyncFunc").field(self.0.func()).finish()
+    }
+}
+
+/// The job of [`AsyncFunc::call`].
+pub struct TypedCall<'a, Params, Results> {
+    func: &'a TypedFunc<Params, Results>,
+    params: Params,
+}
+
+impl<T: 'static, Params: WasmParams, Results: WasmResults> Job<T> for TypedCall<'_, Params, Results> {
+    type Output = Results;
+
+    fn run(self, store: StoreContextMut<'_, T>) -> Result<Results> {
+        self.func.call(store, self.params)
+    }
+}
+
+impl<Params: WasmParams + fmt::Debug, Results: WasmResults> fmt::Debug for TypedCall<'_, Params, Results> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TypedCall").field("func", self.func.func()).field("params", &self.params).finish()
+    }
+}

@@ -1,0 +1,187 @@
+//! Modules: async host functions by name, and instantiation on a stack.
+
+use crate::call::{Call, Job};
+use crate::host::{HostFn, into_blocking_untyped};
+use crate::{Carries, Result, Stack};
+use std::fmt;
+use wasmtime::{AsContextMut, Caller, FuncType, Instance, InstancePre, Linker, Module, StoreContextMut, Val};
+
+/// Async host functions for [`wasmtime::Linker`], and instantiation on a stack, so that start functions may call them.
+///
+/// # Examples
+///
+/// ```
+/// use wasmtime::{Engine, Linker, Module, Store};
+/// use wasmtime_async::{DEFAULT_SIZE, DefaultStack, LinkerExt, Stack};
+///
+/// # fn main() -> wasmtime::Result<()> {
+/// let engine = Engine::default();
+/// let mut linker = Linker::new(&engine);
+/// linker.func_wrap_suspending("host", "config", async |key: i32| -> i32 { futures::future::ready(key + 1).await })?;
+///
+/// let module = Module::new(
+///     &engine,
+///     r#"(module
+///         (import "host" "config" (func $config (param i32) (result i32)))
+///         (global (export "level") (mut i32) (i32.const 0))
+///         (func $start (global.set 0 (call $config (i32.const 6))))
+///         (start $start))"#,
+/// )?;
+/// let mut store = Store::new(&engine, ());
+/// let mut stack = DefaultStack::new(DEFAULT_SIZE)?;
+/// let instance = futures::executor::block_on(linker.instantiate_on(&mut stack, &mut store, &module))?;
+/// let level = instance.get_global(&mut store, "level").expect("is exported");
+/// assert_eq!(level.get(&mut store).i32(), Some(7));
+/// # Ok(())
+/// # }
+/// ```
+pub trait LinkerExt<T: 'static> {
+    /// Defines an async host function with the signature of a closure, see [`HostFn`].
+    ///
+    /// # Errors
+    ///
+    /// If the name is taken and shadowing is not allowed. For those of the function, see
+    /// [`FuncExt::new_suspending`](crate::FuncExt::new_suspending).
+    fn func_wrap_suspending<Marker>(
+        &mut self,
+        module: &str,
+        name: &str,
+        f: impl HostFn<T, Marker>,
+    ) -> Result<&mut Self>;
+
+    /// Defines an async host function whose signature is known at run time only.
+    ///
+    /// # Errors
+    ///
+    /// As for [`func_wrap_suspending`](Self::func_wrap_suspending).
+    ///
+    /// # Panics
+    ///
+    /// If `ty` belongs to another engine.
+    fn func_new_suspending(
+        &mut self,
+        module: &str,
+        name: &str,
+        ty: FuncType,
+        f: impl AsyncFn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static,
+    ) -> Result<&mut Self>;
+
+    /// Instantiates a module on `stack`, running its start function there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Linker::instantiate`], such as a missing import, and those of [`Stack::run`].
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`Call`].
+    fn instantiate_on<'a, S, C>(
+        &'a self,
+        stack: &'a mut S,
+        store: &'a mut C,
+        module: &'a Module,
+    ) -> Call<'a, S, T, Instantiate<'a, T>>
+    where
+        S: Stack + Carries<T>,
+        C: AsContextMut<Data = T>;
+}
+
+impl<T: 'static> LinkerExt<T> for Linker<T> {
+    fn func_wrap_suspending<Marker>(
+        &mut self,
+        module: &str,
+        name: &str,
+        f: impl HostFn<T, Marker>,
+    ) -> Result<&mut Self> {
+        self.func_wrap(module, name, f.into_blocking())
+    }
+
+    fn func_new_suspending(
+        &mut self,
+        module: &str,
+        name: &str,
+        ty: FuncType,
+        f: impl AsyncFn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static,
+    ) -> Result<&mut Self> {
+        self.func_new(module, name, ty, into_blocking_untyped(f))
+    }
+
+    fn instantiate_on<'a, S, C>(
+        &'a self,
+        stack: &'a mut S,
+        store: &'a mut C,
+        module: &'a Module,
+    ) -> Call<'a, S, T, Instantiate<'a, T>>
+    where
+        S: Stack + Carries<T>,
+        C: AsContextMut<Data = T>,
+    {
+        Call::new(stack, store, Instantiate { linker: self, module })
+    }
+}
+
+/// Instantiation on a stack for [`wasmtime::InstancePre`], whose imports are resolved already.
+pub trait InstancePreExt<T: 'static> {
+    /// Instantiates the module on `stack`, running its start function there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`InstancePre::instantiate`] and of [`Stack::run`].
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`Call`].
+    fn instantiate_on<'a, S, C>(&'a self, stack: &'a mut S, store: &'a mut C) -> Call<'a, S, T, InstantiatePre<'a, T>>
+    where
+        S: Stack + Carries<T>,
+        C: AsContextMut<Data = T>;
+}
+
+impl<T: 'static> InstancePreExt<T> for InstancePre<T> {
+    fn instantiate_on<'a, S, C>(&'a self, stack: &'a mut S, store: &'a mut C) -> Call<'a, S, T, InstantiatePre<'a, T>>
+    where
+        S: Stack + Carries<T>,
+        C: AsContextMut<Data = T>,
+    {
+        Call::new(stack, store, InstantiatePre { instance: self })
+    }
+}
+
+/// The job of [`LinkerExt::instantiate_on`].
+pub struct Instantiate<'a, T: 'static> {
+    linker: &'a Linker<T>,
+    module: &'a Module,
+}
+
+impl<T: 'static> Job<T> for Instantiate<'_, T> {
+    type Output = Instance;
+
+    fn run(self, store: StoreContextMut<'_, T>) -> Result<Instance> {
+        self.linker.instantiate(store, self.module)
+    }
+}
+
+impl<T: 'static> fmt::Debug for Instantiate<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instantiate").field("module", &self.module.name()).finish_non_exhaustive()
+    }
+}
+
+/// The job of [`InstancePreExt::instantiate_on`].
+pub struct InstantiatePre<'a, T: 'static> {
+    instance: &'a InstancePre<T>,
+}
+
+impl<T: 'static> Job<T> for InstantiatePre<'_, T> {
+    type Output = Instance;
+
+    fn run(self, store: StoreContextMut<'_, T>) -> Result<Instance> {
+        self.instance.instantiate(store)
+    }
+}
+
+impl<T: 'static> fmt::Debug for InstantiatePre<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InstantiatePre").field("module", &self.instance.module().name()).finish_non_exhaustive()
+    }
+}
