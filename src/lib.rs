@@ -18,9 +18,9 @@ pub use func::{FuncExt, UntypedCall};
 pub use getter::{AsyncFunc, AsyncGetter, TypedCall};
 pub use host::{HostFn, WithCaller};
 pub use linker::{InstancePreExt, Instantiate, InstantiatePre, LinkerExt};
-#[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
-pub use stack::FiberStack;
 pub use stack::{Carries, DEFAULT_SIZE, DefaultStack, Stack};
+#[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
+pub use stack::{FiberStack, Parking};
 pub use store::StoreExt;
 pub use suspend::{suspend_until, yield_now};
 

@@ -9,7 +9,7 @@ use wasmtime::{AsContextMut, StoreContextMut};
 #[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
 mod fiber;
 #[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
-pub use fiber::FiberStack;
+pub use fiber::{FiberStack, Parking};
 #[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
 /// The best stack that this target has with the features in use.
 pub type DefaultStack = FiberStack;

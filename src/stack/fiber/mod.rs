@@ -1,11 +1,15 @@
 //! The stack that is switched to: a corosensei coroutine, entered by way of a wasmtime fiber of its own.
 
+#[cfg(all(feature = "direct-parking", target_os = "linux"))]
+mod direct;
+mod memory;
 mod parking;
+mod runner;
 
 use super::{Backend, Stack, check_size};
 use crate::frame::Frame;
 use crate::{Carries, Error};
-use parking::Runner;
+use runner::Runner;
 use std::fmt;
 
 /// A stack that is switched to and from by a handful of instructions (corosensei), on the thread that polls.
@@ -35,6 +39,35 @@ unsafe impl Send for FiberStack {}
 #[expect(unsafe_code)]
 unsafe impl Sync for FiberStack {}
 
+impl FiberStack {
+    /// How a call that is made from this thread now, outside any other, parks its activations when it suspends.
+    ///
+    /// ```
+    /// use wasmtime_async::{FiberStack, Parking};
+    ///
+    /// if !cfg!(feature = "direct-parking") {
+    ///     assert_eq!(FiberStack::parking(), Parking::Fiber);
+    /// }
+    /// ```
+    pub fn parking() -> Parking {
+        #[cfg(all(feature = "direct-parking", target_os = "linux"))]
+        if direct::ThreadList::of_this_thread().is_some() {
+            return Parking::Direct;
+        }
+        Parking::Fiber
+    }
+}
+
+/// How the activations of a suspended call are parked; see the crate's documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Parking {
+    /// By a fiber of wasmtime's own, with nothing but its public API.
+    Fiber,
+    /// By setting wasmtime's per-thread word (feature `direct-parking`, where that word was found).
+    Direct,
+}
+
 impl<T: ?Sized> Carries<T> for FiberStack {}
 
 impl Stack for FiberStack {
@@ -54,9 +87,16 @@ unsafe impl Backend for FiberStack {
     type Runner = Runner;
 
     fn take(&mut self) -> Result<Runner, Error> {
-        match self.idle.take() {
-            Some(runner) => Ok(runner),
-            None => Runner::new(self.size),
+        let mut runner = match self.idle.take() {
+            Some(runner) => runner,
+            None => Runner::new(self.size)?,
+        };
+        match runner.prepare() {
+            Ok(()) => Ok(runner),
+            Err(error) => {
+                self.idle = Some(runner);
+                Err(error)
+            }
         }
     }
 
@@ -70,7 +110,7 @@ unsafe impl Backend for FiberStack {
 
     #[inline]
     unsafe fn enter(runner: &mut Runner) {
-        // SAFETY: passed on to the caller.
+        // SAFETY: up to the caller; `take` has prepared it.
         unsafe { runner.enter() }
     }
 }

@@ -1,4 +1,4 @@
-//! A coroutine whose wasm activations are parked whenever it is suspended.
+//! Parking wasm's activations by way of a fiber of wasmtime's own.
 //!
 //! wasmtime keeps a list of activations for each thread, strictly last in, first out: entering wasm pushes one, leaving
 //! it asserts that it is the head (`CallThreadState` in `runtime/vm/traphandlers.rs`). A coroutine that suspends in the
@@ -11,169 +11,152 @@
 //! the coroutine, whose future resumes the coroutine whenever it is polled, and is pending until the coroutine ends.
 //! Every way in leads from the poller through the fiber to the coroutine, every way out back the same way. Nothing else
 //! runs on the fiber.
-#![expect(unsafe_code, reason = "the parts of a runner refer to each other by address")]
+#![expect(unsafe_code, reason = "lends wasmtime a stack, and asserts that futures may be where they stay")]
 
+use super::memory::PARKING_SIZE;
 use crate::Error;
-use crate::frame::Frame;
-use corosensei::stack::DefaultStack as Memory;
-use corosensei::{Coroutine, Yielder};
-use std::cell::UnsafeCell;
+use std::cell::Cell;
+use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::ops::Range;
 use std::pin::Pin;
-use std::ptr::{self, NonNull};
-use std::sync::OnceLock;
+use std::ptr;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
-use wasmtime::{Caller, Config, Engine, Func, Store};
+use wasmtime::{Caller, Config, Engine, Func, StackCreator, StackMemory, Store};
 
-/// The size of the stack that the parking fiber runs on, in bytes: a fixed handful of frames, with room for those of
-/// an unoptimized build. Pages that are not touched cost nothing.
-const FIBER_SIZE: usize = 64 << 10;
+/// A fiber of wasmtime's, suspended.
+pub(super) struct ParkingFiber(Pin<Box<dyn Future<Output = wasmtime::Result<()>>>>);
 
-/// The memory of a stack and what enters it.
-///
-/// The parts stay at their address until the runner is dropped, which only happens while it is idle; one that is
-/// unfinished can be forgotten.
-#[derive(Debug)]
-pub struct Runner(NonNull<Parts>);
-
-struct Parts {
-    frame: Frame,
-    /// Serves `frame`, which it is given at the first resume.
-    coroutine: UnsafeCell<Coroutine<*const Frame, (), (), Memory>>,
-    /// The call of the private function. Ends when the coroutine does.
-    fiber: UnsafeCell<Pin<Box<dyn Future<Output = wasmtime::Result<()>>>>>,
+/// What runs on a parking fiber: enters the coroutine, returns when that is left, and tells whether it has ended.
+pub(super) trait Relay: Copy + 'static {
+    /// # Safety
+    ///
+    /// Called only from within [`ParkingFiber::enter`].
+    unsafe fn relay(self) -> Poll<()>;
 }
 
-/// The address of a runner's parts, for the future on the parking fiber.
-#[derive(Clone, Copy)]
-struct PartsRef(*const Parts);
-
-// SAFETY: followed only while the runner is entered, by the thread that enters it. wasmtime asks for the two bounds
-// because a fiber of its own may change threads between polls; where a runner may go is decided by who owns it.
-unsafe impl Send for PartsRef {}
-// SAFETY: as above.
-unsafe impl Sync for PartsRef {}
-
-impl Runner {
-    /// Makes coroutine and fiber. Nothing runs on the coroutine yet.
-    pub(crate) fn new(size: usize) -> Result<Self, Error> {
-        let memory = Memory::new(size).map_err(|source| Error::StackMemory { size, source })?;
-        let coroutine = Coroutine::with_stack(memory, |yielder: &Yielder<*const Frame, ()>, frame: *const Frame| {
-            // SAFETY: `resume` passes the frame that belongs to this coroutine, and it lives as long.
-            let frame = unsafe { &*frame };
-            frame.set_backend(ptr::from_ref(yielder).cast());
-            // SAFETY: runs at the root of the frame's stack; what each entry needs is up to who enters.
-            unsafe { frame.serve() };
-        });
-        let parts = NonNull::from(Box::leak(Box::new(Parts {
-            frame: Frame::new(leave),
-            coroutine: UnsafeCell::new(coroutine),
-            fiber: UnsafeCell::new(Box::pin(std::future::ready(Ok(())))),
-        })));
-        let mut runner = Self(parts);
-        let mut fiber: Pin<Box<dyn Future<Output = _>>> = Box::pin(park(PartsRef(parts.as_ptr())));
-        // Brings the fiber to where it waits for the coroutine's first entry, so that what it lacks is known now.
-        match fiber.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Pending => {
-                *runner.parts_mut().fiber.get_mut() = fiber;
-                Ok(runner)
-            }
-            Poll::Ready(outcome) => {
-                let error = outcome.expect_err("the fiber waits for the coroutine");
-                Err(match error.downcast::<io::Error>() {
-                    Ok(source) => Error::StackMemory { size, source },
-                    Err(error) => Error::Fibers(format!("{error:#}")),
-                })
-            }
-        }
-    }
-
-    pub(crate) fn frame(&self) -> &Frame {
-        &self.parts().frame
-    }
-
-    /// Enters the coroutine, by way of the parking fiber.
+impl ParkingFiber {
+    /// Makes a fiber on a part of the coroutine's memory. Nothing is relayed yet.
     ///
     /// # Safety
     ///
-    /// That of [`Backend::enter`](crate::stack::Backend::enter).
-    pub(crate) unsafe fn enter(&mut self) {
-        let parts = self.parts();
-        let _entered = parts.frame.enter();
-        // SAFETY: only whoever enters the runner uses the fiber, and what runs on the runner cannot enter it.
-        let fiber = unsafe { &mut *parts.fiber.get() };
-        let _pending = fiber.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    /// The memory is the fiber's alone until it is dropped, `PARKING_SIZE` bytes above a guard page.
+    pub(super) unsafe fn new(memory: Range<usize>, relay: impl Relay) -> Result<Self, Error> {
+        debug_assert_eq!(memory.len(), PARKING_SIZE);
+        let mut fiber = Self(Box::pin(live(StaysHere(relay))));
+        // Brings the fiber to where it waits to relay for the first time, so that what it lacks is known now.
+        NEXT_STACK.set(Some(memory));
+        let outcome = fiber.poll();
+        NEXT_STACK.set(None);
+        match outcome {
+            Poll::Pending => Ok(fiber),
+            Poll::Ready(Ok(())) => unreachable!("a parking fiber ends by relaying"),
+            Poll::Ready(Err(error)) => Err(Error::Fibers(format!("{error:#}"))),
+        }
     }
 
-    fn parts(&self) -> &Parts {
-        // SAFETY: valid until the runner is dropped.
-        unsafe { self.0.as_ref() }
+    /// Relays once, with the activations on the thread's list while the coroutine runs.
+    ///
+    /// # Safety
+    ///
+    /// Upholds whatever the relay given to `new` asks for.
+    #[inline]
+    pub(super) unsafe fn enter(&mut self) {
+        let _ended = self.poll();
     }
 
-    fn parts_mut(&mut self) -> &mut Parts {
-        // SAFETY: as above, and the runner is not entered, so that nothing else refers to the parts.
-        unsafe { self.0.as_mut() }
+    fn poll(&mut self) -> Poll<wasmtime::Result<()>> {
+        self.0.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     }
 }
 
-impl Drop for Runner {
-    fn drop(&mut self) {
-        // Without a job, the coroutine returns from `serve`, and the fiber from its function.
-        // SAFETY: the runner is idle, and there is no job that could use slot or waker.
-        unsafe { self.enter() };
-        debug_assert!(self.parts_mut().coroutine.get_mut().done(), "a runner was dropped while unfinished");
-        // SAFETY: made by `Box::leak` in `new`; both that referred to the parts have ended.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+impl fmt::Debug for ParkingFiber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParkingFiber").finish_non_exhaustive()
     }
 }
 
-/// Leaves a coroutine.
-///
-/// # Safety
-///
-/// Called on the coroutine whose yielder `backend` is.
-unsafe fn leave(backend: *const ()) {
-    // SAFETY: the yielder lies at the root of the coroutine's stack.
-    let yielder = unsafe { &*backend.cast::<Yielder<*const Frame, ()>>() };
-    yielder.suspend(());
+/// The life of a parking fiber.
+async fn live(relay: StaysHere<impl Relay>) -> wasmtime::Result<()> {
+    let mut store = Store::new(engine()?, ());
+    let run = Func::wrap_async(&mut store, move |_: Caller<'_, ()>, (): ()| Box::new(relay_on_fiber(relay)));
+    run.typed::<(), ()>(&store)?.call_async(&mut store, ()).await
 }
 
-/// The engine of all parking fibers. It compiles nothing and runs no guest, so it handles no signals.
-fn engine() -> Result<&'static Engine, Error> {
+/// Relays at each poll but the first, until the coroutine has ended.
+fn relay_on_fiber(relay: StaysHere<impl Relay>) -> impl Future<Output = ()> + Send {
+    let mut reached = false;
+    poll_fn(move |_| {
+        // The whole of it, for its `Send`.
+        let StaysHere(relay) = { relay };
+        if !reached {
+            reached = true;
+            return Poll::Pending;
+        }
+        // SAFETY: all polls but the first are those of `enter`.
+        unsafe { relay.relay() }
+    })
+}
+
+/// Something that wasmtime wants to be `Send` and `Sync`, because a future of its own may change threads.
+#[derive(Clone, Copy)]
+struct StaysHere<T>(T);
+
+// SAFETY: used only by the thread that enters the fiber. Where a fiber may go is decided by who owns it.
+unsafe impl<T> Send for StaysHere<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for StaysHere<T> {}
+
+/// The engine of this crate's own stores. It compiles nothing and runs no guest, so it handles no signals.
+pub(super) fn engine() -> Result<&'static Engine, Error> {
     static ENGINE: OnceLock<Result<Engine, String>> = OnceLock::new();
     ENGINE
         .get_or_init(|| {
             let mut config = Config::new();
-            config.signals_based_traps(false).max_wasm_stack(FIBER_SIZE / 2).async_stack_size(FIBER_SIZE);
+            config
+                .signals_based_traps(false)
+                .max_wasm_stack(PARKING_SIZE / 2)
+                .async_stack_size(PARKING_SIZE)
+                .with_host_stack(Arc::new(LentStacks));
             Engine::new(&config).map_err(|error| format!("{error:#}"))
         })
         .as_ref()
         .map_err(|reason| Error::Fibers(reason.clone()))
 }
 
-/// The life of a parking fiber.
-async fn park(parts: PartsRef) -> wasmtime::Result<()> {
-    let mut store = Store::new(engine()?, ());
-    let relay = Func::wrap_async(&mut store, move |_: Caller<'_, ()>, (): ()| Box::new(relay(parts)));
-    relay.typed::<(), ()>(&store)?.call_async(&mut store, ()).await
+thread_local! {
+    /// The memory of the fiber that is being made.
+    static NEXT_STACK: Cell<Option<Range<usize>>> = const { Cell::new(None) };
 }
 
-/// What runs on a parking fiber: resumes the coroutine at each poll but the first, until it has ended.
-fn relay(parts: PartsRef) -> impl Future<Output = ()> + Send {
-    let mut reached = false;
-    poll_fn(move |_| {
-        // The whole of it, for its `Send`.
-        let PartsRef(parts) = { parts };
-        if !reached {
-            reached = true;
-            return Poll::Pending;
-        }
-        // SAFETY: the runner that this fiber is part of is being entered, so its parts are there.
-        let parts = unsafe { &*parts };
-        // SAFETY: nobody else uses the coroutine while the runner is being entered.
-        let coroutine = unsafe { &mut *parts.coroutine.get() };
-        coroutine.resume(&raw const parts.frame);
-        if coroutine.done() { Poll::Ready(()) } else { Poll::Pending }
-    })
+/// Lends parts of the coroutines' memory as stacks of fibers.
+struct LentStacks;
+
+/// A part of a coroutine's memory.
+struct LentStack(Range<usize>);
+
+// SAFETY: each stack is the part of a mapping that `ParkingFiber::new` was given for it alone: page-aligned, zero, above
+// a guard page.
+unsafe impl StackCreator for LentStacks {
+    fn new_stack(&self, _size: usize, _zeroed: bool) -> wasmtime::Result<Box<dyn StackMemory>> {
+        let memory = NEXT_STACK.take().ok_or_else(|| wasmtime::format_err!("no stack was lent"))?;
+        Ok(Box::new(LentStack(memory)))
+    }
+}
+
+// SAFETY: as above.
+unsafe impl StackMemory for LentStack {
+    fn top(&self) -> *mut u8 {
+        ptr::with_exposed_provenance_mut(self.0.end)
+    }
+
+    fn range(&self) -> Range<usize> {
+        self.0.clone()
+    }
+
+    fn guard_range(&self) -> Range<*mut u8> {
+        // wasmtime only compares faulting addresses with it, for a message.
+        ptr::null_mut()..ptr::null_mut()
+    }
 }

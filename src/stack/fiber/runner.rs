@@ -1,0 +1,197 @@
+//! A coroutine that serves a frame, with wasm's activations parked whenever it is left.
+#![expect(unsafe_code, reason = "the parts of a runner refer to each other by address")]
+
+#[cfg(all(feature = "direct-parking", target_os = "linux"))]
+use super::direct::{Head, ThreadList};
+use super::memory::Memory;
+use super::parking::{ParkingFiber, Relay};
+use crate::Error;
+use crate::frame::Frame;
+use corosensei::{Coroutine, Yielder};
+#[cfg(all(feature = "direct-parking", target_os = "linux"))]
+use std::cell::Cell;
+use std::cell::UnsafeCell;
+use std::ops::Range;
+use std::ptr::{self, NonNull};
+use std::task::Poll;
+
+/// The memory of a stack and what enters it.
+///
+/// The parts stay at their address until the runner is dropped, which only happens while it is idle; one that is
+/// unfinished can be forgotten.
+#[derive(Debug)]
+pub struct Runner(NonNull<Parts>);
+
+struct Parts {
+    frame: Frame,
+    /// How the call that runs parks directly, if it does.
+    #[cfg(all(feature = "direct-parking", target_os = "linux"))]
+    direct: Cell<Option<Direct>>,
+    /// Made when a call first needs it. Runs on a part of the coroutine's memory, so it goes before that.
+    fiber: UnsafeCell<Option<ParkingFiber>>,
+    /// The part of the memory that is the fiber's.
+    fiber_memory: Range<usize>,
+    /// Serves `frame`, which it is given at the first resume.
+    coroutine: UnsafeCell<Coroutine<*const Frame, (), (), Memory>>,
+}
+
+/// A thread's list of activations, and what the call had on it when it was suspended.
+#[cfg(all(feature = "direct-parking", target_os = "linux"))]
+#[derive(Clone, Copy)]
+struct Direct {
+    list: ThreadList,
+    parked: Head,
+}
+
+impl Runner {
+    /// Makes a coroutine. Nothing runs on it yet.
+    pub(super) fn new(size: usize) -> Result<Self, Error> {
+        let memory = Memory::new(size).map_err(|source| Error::StackMemory { size, source })?;
+        let parts = Parts {
+            frame: Frame::new(leave),
+            #[cfg(all(feature = "direct-parking", target_os = "linux"))]
+            direct: Cell::new(None),
+            fiber: UnsafeCell::new(None),
+            fiber_memory: memory.parking_range(),
+            coroutine: UnsafeCell::new(Coroutine::with_stack(memory, |yielder, frame| {
+                // SAFETY: `resume` passes the frame that belongs to this coroutine, and it lives as long.
+                unsafe { serve(yielder, frame) };
+            })),
+        };
+        Ok(Self(NonNull::from(Box::leak(Box::new(parts)))))
+    }
+
+    pub(super) fn frame(&self) -> &Frame {
+        &self.parts().frame
+    }
+
+    /// Decides how the next call parks: directly if this thread's list can be had and is empty, so that nothing of the
+    /// call will ever be linked to an activation further out; otherwise by way of the fiber.
+    ///
+    /// Called on the thread, and in the state, in which the call is about to be entered for the first time.
+    pub(super) fn prepare(&mut self) -> Result<(), Error> {
+        #[cfg(all(feature = "direct-parking", target_os = "linux"))]
+        {
+            let list = ThreadList::of_this_thread().filter(|list| list.head() == Head::EMPTY);
+            self.parts().direct.set(list.map(|list| Direct { list, parked: Head::EMPTY }));
+            if list.is_some() {
+                return Ok(());
+            }
+        }
+        let relay = ToCoroutine(self.0);
+        // SAFETY: the runner is not entered, so that nothing else refers to its parts.
+        let parts = unsafe { self.0.as_mut() };
+        if parts.fiber.get_mut().is_none() {
+            // SAFETY: that part of the memory is for the fiber, which is dropped before the coroutine.
+            let fiber = unsafe { ParkingFiber::new(parts.fiber_memory.clone(), relay) }?;
+            *parts.fiber.get_mut() = Some(fiber);
+        }
+        Ok(())
+    }
+
+    /// Enters the coroutine, with the activations of the call that it runs on this thread's list.
+    ///
+    /// # Safety
+    ///
+    /// That of [`Backend::enter`](crate::stack::Backend::enter), and `prepare` was called for the call.
+    #[inline]
+    pub(super) unsafe fn enter(&mut self) {
+        let parts = self.parts();
+        let _entered = parts.frame.enter();
+        #[cfg(all(feature = "direct-parking", target_os = "linux"))]
+        if let Some(Direct { list, parked }) = parts.direct.get() {
+            // SAFETY: a call stays on its thread, and what it parked is what was on the list above what is there now.
+            let outer = unsafe { list.replace(parked) };
+            // SAFETY: nobody else uses the coroutine while the runner is being entered.
+            let _ended = unsafe { parts.resume() };
+            // SAFETY: all that this entry pushed is taken off with the coroutine.
+            let parked = unsafe { list.replace(outer) };
+            parts.direct.set(Some(Direct { list, parked }));
+            return;
+        }
+        // SAFETY: only whoever enters the runner uses the fiber, and what runs on the runner cannot enter it.
+        let fiber = unsafe { &mut *parts.fiber.get() };
+        if let Some(fiber) = fiber {
+            // SAFETY: relays to this coroutine, which is being entered.
+            unsafe { fiber.enter() };
+        }
+    }
+
+    fn parts(&self) -> &Parts {
+        // SAFETY: valid until the runner is dropped.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        let parts = self.parts();
+        // With nothing to start, the coroutine returns from `serve`. No wasm runs, so there is nothing to park.
+        // SAFETY: the runner is idle, so that nobody else uses the coroutine.
+        let ended = unsafe { parts.resume() };
+        debug_assert!(ended.is_ready(), "a runner was dropped while unfinished");
+        // SAFETY: the runner is idle, so that nobody else uses the fiber.
+        if let Some(fiber) = unsafe { &mut *parts.fiber.get() } {
+            // Sees that the coroutine has ended and ends too.
+            // SAFETY: as above.
+            unsafe { fiber.enter() };
+        }
+        // SAFETY: made by `Box::leak` in `new`; both that referred to the parts have ended.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+impl Parts {
+    /// Resumes the coroutine until it is left, and tells whether it has ended.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else uses the coroutine.
+    #[inline]
+    unsafe fn resume(&self) -> Poll<()> {
+        // SAFETY: up to the caller.
+        let coroutine = unsafe { &mut *self.coroutine.get() };
+        if !coroutine.done() {
+            coroutine.resume(&raw const self.frame);
+        }
+        if coroutine.done() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// What the parking fiber of a runner relays to.
+#[derive(Clone, Copy)]
+struct ToCoroutine(NonNull<Parts>);
+
+impl Relay for ToCoroutine {
+    #[inline]
+    unsafe fn relay(self) -> Poll<()> {
+        // SAFETY: the fiber is one of these parts.
+        let parts = unsafe { self.0.as_ref() };
+        // SAFETY: nobody else uses the coroutine while the fiber is being entered.
+        unsafe { parts.resume() }
+    }
+}
+
+/// The root of a coroutine.
+///
+/// # Safety
+///
+/// The frame is that of this coroutine, and lives as long.
+unsafe fn serve(yielder: &Yielder<*const Frame, ()>, frame: *const Frame) {
+    // SAFETY: up to the caller.
+    let frame = unsafe { &*frame };
+    frame.set_backend(ptr::from_ref(yielder).cast());
+    // SAFETY: runs at the root of the frame's stack; what each entry needs is up to who enters.
+    unsafe { frame.serve() };
+}
+
+/// Leaves a coroutine.
+///
+/// # Safety
+///
+/// Called on the coroutine whose yielder `backend` is.
+unsafe fn leave(backend: *const ()) {
+    // SAFETY: the yielder lies at the root of the coroutine's stack.
+    let yielder = unsafe { &*backend.cast::<Yielder<*const Frame, ()>>() };
+    yielder.suspend(());
+}
