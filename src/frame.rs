@@ -55,6 +55,7 @@ pub(crate) struct Entered {
 }
 
 impl Drop for Entered {
+    #[inline]
     fn drop(&mut self) {
         CURRENT.set(self.outer);
     }
@@ -110,6 +111,7 @@ impl Frame {
     }
 
     /// Makes this the current frame of this thread, its parent being the frame that is current now.
+    #[inline]
     pub(crate) fn enter(&self) -> Entered {
         let outer = CURRENT.replace(self);
         self.parent.set(outer);
@@ -119,12 +121,14 @@ impl Frame {
     // ---- the poller's side
 
     /// Gets an idle frame ready for the entry that starts a call.
+    #[inline]
     pub(crate) fn begin(&self, start: Start, store: *const ()) {
         self.start.set(Some(start));
         self.store.set(store);
     }
 
     /// Sets what the next stretch of work runs with.
+    #[inline]
     pub(crate) fn set_stretch(&self, slot: *mut (), waker: Option<&Waker>) {
         self.slot.set(slot);
         self.waker.set(waker.map_or(ptr::null(), ptr::from_ref));
@@ -136,6 +140,7 @@ impl Frame {
     }
 
     /// The call has ended: forgets all that belonged to it.
+    #[inline]
     pub(crate) fn end(&self) {
         self.cancelled.set(false);
         self.store.set(ptr::null());
@@ -148,6 +153,7 @@ impl Frame {
     // ---- the side of the code on the stack
 
     /// Where the call finds its input and leaves its result.
+    #[inline]
     pub(crate) fn slot(&self) -> *mut () {
         self.slot.get()
     }
@@ -157,6 +163,7 @@ impl Frame {
     /// # Errors
     ///
     /// [`Error::NotOnStack`] if this code does not run on one.
+    #[inline]
     pub(crate) fn with_current<R>(f: impl FnOnce(&Self) -> Result<R, Error>) -> Result<R, Error> {
         let current = CURRENT.get();
         // SAFETY: a frame is current only while its stack runs code, this code, and outlives it.
@@ -179,6 +186,7 @@ impl Frame {
         StoreIs::NotSeen
     }
 
+    #[inline]
     /// Polls the future until it is ready, suspending the stack whenever it is not.
     pub(crate) fn block_on<F: Future>(&self, future: F) -> Result<F::Output, Error> {
         let mut future = pin!(future);
@@ -233,6 +241,7 @@ impl Frame {
     }
 
     /// The waker of this stretch. Only before the stack is left.
+    #[inline]
     fn poller_waker(&self) -> &Waker {
         // SAFETY: the poller keeps its waker alive while it waits for the stack to be left.
         unsafe { self.waker.get().as_ref() }.unwrap_or(Waker::noop())
@@ -255,6 +264,7 @@ impl Frame {
     }
 
     /// Leaves the stack and comes back when the poller enters it again.
+    #[inline]
     fn suspend(&self) -> Result<(), Error> {
         // A thread counts its panics. Suspended in mid-panic, the stack would leave that count to unrelated code.
         if std::thread::panicking() {

@@ -86,6 +86,7 @@ impl Stack for FiberStack {
 unsafe impl Backend for FiberStack {
     type Runner = Runner;
 
+    #[inline]
     fn take(&mut self) -> Result<Runner, Error> {
         let mut runner = match self.idle.take() {
             Some(runner) => runner,
@@ -100,10 +101,12 @@ unsafe impl Backend for FiberStack {
         }
     }
 
+    #[inline]
     fn put_back(&mut self, runner: Runner) {
         self.idle = Some(runner);
     }
 
+    #[inline]
     fn frame(runner: &Runner) -> &Frame {
         runner.frame()
     }

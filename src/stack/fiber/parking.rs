@@ -66,6 +66,7 @@ impl ParkingFiber {
         let _ended = self.poll();
     }
 
+    #[inline]
     fn poll(&mut self) -> Poll<wasmtime::Result<()>> {
         self.0.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     }

@@ -61,6 +61,7 @@ impl Runner {
         Ok(Self(NonNull::from(Box::leak(Box::new(parts)))))
     }
 
+    #[inline]
     pub(super) fn frame(&self) -> &Frame {
         &self.parts().frame
     }
@@ -69,6 +70,7 @@ impl Runner {
     /// call will ever be linked to an activation further out; otherwise by way of the fiber.
     ///
     /// Called on the thread, and in the state, in which the call is about to be entered for the first time.
+    #[inline]
     pub(super) fn prepare(&mut self) -> Result<(), Error> {
         #[cfg(all(feature = "direct-parking", target_os = "linux"))]
         {
@@ -117,6 +119,7 @@ impl Runner {
         }
     }
 
+    #[inline]
     fn parts(&self) -> &Parts {
         // SAFETY: valid until the runner is dropped.
         unsafe { self.0.as_ref() }
