@@ -71,6 +71,15 @@ pub(crate) enum StoreIs {
     NotSeen,
 }
 
+/// What came of polling a future once.
+enum Polled<T> {
+    Ready(T),
+    Pending,
+    /// Pending, but the stack was suspended within the poll, and is now entered by a poller with another waker, which
+    /// the future has not seen.
+    Stale,
+}
+
 impl Frame {
     /// A frame whose stack is left by `leave`.
     pub(crate) fn new(leave: unsafe fn(*const ())) -> Self {
@@ -194,10 +203,11 @@ impl Frame {
             if self.cancelled.get() {
                 return Err(Error::Cancelled);
             }
-            if let Poll::Ready(output) = self.poll(future.as_mut()) {
-                return Ok(output);
+            match self.poll(future.as_mut()) {
+                Polled::Ready(output) => return Ok(output),
+                Polled::Pending => self.suspend()?,
+                Polled::Stale => (),
             }
-            self.suspend()?;
         }
     }
 
@@ -212,8 +222,9 @@ impl Frame {
         self.suspend()
     }
 
+    /// Polls once, with a waker that wakes the task of the poller.
     #[inline]
-    fn poll<F: Future>(&self, future: Pin<&mut F>) -> Poll<F::Output> {
+    fn poll<F: Future>(&self, future: Pin<&mut F>) -> Polled<F::Output> {
         struct Polling<'a>(&'a Cell<bool>);
         impl Drop for Polling<'_> {
             fn drop(&mut self) {
@@ -231,13 +242,22 @@ impl Frame {
         // SAFETY: `kept` is not replaced while `polling` is set.
         let kept = unsafe { &*self.kept.get() };
         let waker = kept.as_ref().unwrap_or(Waker::noop());
-        future.poll(&mut Context::from_waker(waker))
+        self.poll_with(future, waker)
     }
 
     #[cold]
-    fn poll_nested<F: Future>(&self, future: Pin<&mut F>) -> Poll<F::Output> {
+    fn poll_nested<F: Future>(&self, future: Pin<&mut F>) -> Polled<F::Output> {
         let waker = self.poller_waker().clone();
-        future.poll(&mut Context::from_waker(&waker))
+        self.poll_with(future, &waker)
+    }
+
+    #[inline]
+    fn poll_with<F: Future>(&self, future: Pin<&mut F>, waker: &Waker) -> Polled<F::Output> {
+        match future.poll(&mut Context::from_waker(waker)) {
+            Poll::Ready(output) => Polled::Ready(output),
+            Poll::Pending if waker.will_wake(self.poller_waker()) => Polled::Pending,
+            Poll::Pending => Polled::Stale,
+        }
     }
 
     /// The waker of this stretch. Only before the stack is left.
@@ -266,6 +286,10 @@ impl Frame {
     /// Leaves the stack and comes back when the poller enters it again.
     #[inline]
     fn suspend(&self) -> Result<(), Error> {
+        // A future that is pending may have been told so in its poll, and have made nothing of it.
+        if self.cancelled.get() {
+            return Err(Error::Cancelled);
+        }
         // A thread counts its panics. Suspended in mid-panic, the stack would leave that count to unrelated code.
         if std::thread::panicking() {
             return Err(Error::Unwinding);
