@@ -1,9 +1,9 @@
-//! What the state shared by two threads is made of: the cells and locks of std, parking_lot and crossbeam, or loom's.
+//! What the state shared by two threads is made of: the cells and locks of std, `parking_lot` and crossbeam, or loom's.
 //!
 //! The only file that knows of loom. Its stand-ins are used by the models in `loom-tests`, which compile the sources of
 //! the thread backend once more, with this file; the library itself never uses them, whichever features are on. Where
 //! the two families differ in their methods, std's side is made to look like loom's (`UnsafeCell::with`) or loom's like
-//! that of parking_lot (`Mutex::lock`), so that their users look the same with either.
+//! that of `parking_lot` (`Mutex::lock`), so that their users look the same with either.
 
 #[cfg(not(all(test, feature = "loom")))]
 pub(crate) use real::*;
