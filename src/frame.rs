@@ -7,7 +7,8 @@
 #![expect(unsafe_code, reason = "frames are reached by pointer from the code that runs on their stack")]
 
 use crate::Error;
-use std::cell::{Cell, UnsafeCell};
+use crate::sync::cell::{Cell, UnsafeCell};
+use crate::sync::thread_cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::ptr;
@@ -17,9 +18,15 @@ use std::task::{Context, Poll, Waker};
 /// not unwind.
 pub(crate) type Start = unsafe fn(&Frame);
 
-thread_local! {
+thread_cell! {
     /// The frame of the innermost stack that this thread is on, or null.
-    static CURRENT: Cell<*const Frame> = const { Cell::new(ptr::null()) };
+    static CURRENT: *const Frame = ptr::null();
+}
+
+/// See [`CURRENT`].
+#[inline]
+fn current() -> *const Frame {
+    CURRENT.with(std::cell::Cell::get)
 }
 
 /// See the module's documentation.
@@ -57,7 +64,7 @@ pub(crate) struct Entered {
 impl Drop for Entered {
     #[inline]
     fn drop(&mut self) {
-        CURRENT.set(self.outer);
+        CURRENT.with(|current| current.set(self.outer));
     }
 }
 
@@ -119,12 +126,16 @@ impl Frame {
         }
     }
 
-    /// Makes this the current frame of this thread, its parent being the frame that is current now.
+    /// Before each entry, on the poller's thread: makes the frame that is current there the parent.
     #[inline]
-    pub(crate) fn enter(&self) -> Entered {
-        let outer = CURRENT.replace(self);
-        self.parent.set(outer);
-        Entered { outer }
+    pub(crate) fn set_parent(&self) {
+        self.parent.set(current());
+    }
+
+    /// Makes this the current frame of this thread, whose stack is about to run.
+    #[inline]
+    pub(crate) fn make_current(&self) -> Entered {
+        Entered { outer: CURRENT.with(|current| current.replace(self)) }
     }
 
     // ---- the poller's side
@@ -156,7 +167,7 @@ impl Frame {
         self.set_stretch(ptr::null_mut(), None);
         debug_assert!(!self.polling.get(), "a call ended while a future of its own was being polled");
         // SAFETY: no future is being polled, so nothing refers to the waker; the stack is idle, so nothing else runs.
-        drop(unsafe { (*self.kept.get()).take() });
+        drop(self.kept.with_mut(|kept| unsafe { (*kept).take() }));
     }
 
     // ---- the side of the code on the stack
@@ -174,15 +185,14 @@ impl Frame {
     /// [`Error::NotOnStack`] if this code does not run on one.
     #[inline]
     pub(crate) fn with_current<R>(f: impl FnOnce(&Self) -> Result<R, Error>) -> Result<R, Error> {
-        let current = CURRENT.get();
         // SAFETY: a frame is current only while its stack runs code, this code, and outlives it.
-        let current = unsafe { current.as_ref() };
+        let current = unsafe { current().as_ref() };
         f(current.ok_or(Error::NotOnStack)?)
     }
 
     /// Where on the chain of stacks that this code runs on the store is in use.
     pub(crate) fn find_store(store: *const ()) -> StoreIs {
-        let mut frame = CURRENT.get();
+        let mut frame = current();
         let mut found = StoreIs::Here;
         // SAFETY: the current frame and its parents belong to stacks that are being run, one inside the other.
         while let Some(this) = unsafe { frame.as_ref() } {
@@ -239,10 +249,11 @@ impl Frame {
         self.keep_waker();
         self.polling.set(true);
         let _polling = Polling(&self.polling);
-        // SAFETY: `kept` is not replaced while `polling` is set.
-        let kept = unsafe { &*self.kept.get() };
-        let waker = kept.as_ref().unwrap_or(Waker::noop());
-        self.poll_with(future, waker)
+        self.kept.with(|kept| {
+            // SAFETY: `kept` is not replaced while `polling` is set.
+            let waker = unsafe { &*kept }.as_ref().unwrap_or(Waker::noop());
+            self.poll_with(future, waker)
+        })
     }
 
     #[cold]
@@ -273,11 +284,11 @@ impl Frame {
         debug_assert!(!self.polling.get());
         let waker = self.poller_waker();
         // SAFETY: nothing replaces `kept` while this reference lives: `will_wake` compares two words.
-        let kept = unsafe { &*self.kept.get() };
-        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+        let is_same = self.kept.with(|kept| unsafe { &*kept }.as_ref().is_some_and(|kept| kept.will_wake(waker)));
+        if !is_same {
             let fresh = waker.clone();
             // SAFETY: no future is being polled, so nothing refers to what is replaced.
-            let stale = unsafe { (*self.kept.get()).replace(fresh) };
+            let stale = self.kept.with_mut(|kept| unsafe { (*kept).replace(fresh) });
             // Only now, since this may run anything.
             drop(stale);
         }

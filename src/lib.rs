@@ -11,6 +11,7 @@ mod linker;
 mod stack;
 mod store;
 mod suspend;
+mod sync;
 
 pub use call::{Call, Job};
 pub use error::Error;
@@ -18,9 +19,8 @@ pub use func::{FuncExt, UntypedCall};
 pub use getter::{AsyncFunc, AsyncGetter, TypedCall};
 pub use host::{HostFn, WithCaller};
 pub use linker::{InstancePreExt, Instantiate, InstantiatePre, LinkerExt};
-pub use stack::{Carries, DEFAULT_SIZE, DefaultStack, Stack};
-#[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
-pub use stack::{FiberStack, Parking};
+pub use stack::available::*;
+pub use stack::{Carries, DEFAULT_SIZE, Stack};
 pub use store::StoreExt;
 pub use suspend::{suspend_until, yield_now};
 

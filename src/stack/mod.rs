@@ -5,14 +5,36 @@ use crate::frame::Frame;
 use crate::{Error, Result};
 use wasmtime::{AsContextMut, StoreContextMut};
 
-// The targets on which both corosensei and wasmtime's fibers work; `Cargo.toml` repeats the condition.
+// The targets on which both corosensei and wasmtime's fibers work. The same condition stands below, and in `Cargo.toml`.
 #[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
 mod fiber;
-#[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
-pub use fiber::{FiberStack, Parking};
-#[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
-/// The best stack that this target has with the features in use.
-pub type DefaultStack = FiberStack;
+#[cfg(feature = "thread-backend")]
+pub(crate) mod thread;
+
+/// The stacks that this target has with the features in use.
+pub(crate) mod available {
+    #[cfg(feature = "thread-backend")]
+    pub use super::thread::ThreadStack;
+
+    cfg_select! {
+        all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))) => {
+            pub use super::fiber::{FiberStack, Parking};
+
+            /// The best stack that this target has with the features in use.
+            pub type DefaultStack = FiberStack;
+        }
+        feature = "thread-backend" => {
+            /// The best stack that this target has with the features in use.
+            pub type DefaultStack = ThreadStack;
+        }
+        _ => {
+            compile_error!(
+                "no stack for guests to run on: turn on the feature `thread-backend` of wasmtime-async, since this \
+                 target has no stack switching or the feature `fiber` is off"
+            );
+        }
+    }
+}
 
 /// The size that fits wasmtime's default configuration, in bytes: 2 MiB, as wasmtime's own `Config::async_stack_size`.
 ///

@@ -99,7 +99,8 @@ impl Runner {
     #[inline]
     pub(super) unsafe fn enter(&mut self) {
         let parts = self.parts();
-        let _entered = parts.frame.enter();
+        parts.frame.set_parent();
+        let _current = parts.frame.make_current();
         #[cfg(all(feature = "direct-parking", target_os = "linux"))]
         if let Some(Direct { list, parked }) = parts.direct.get() {
             // SAFETY: a call stays on its thread, and what it parked is what was on the list above what is there now.

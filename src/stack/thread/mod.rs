@@ -1,0 +1,227 @@
+//! The stack that is a thread's: a parked worker, to which the poller hands control.
+
+mod ambient;
+pub(crate) mod cache;
+mod handoff;
+pub(crate) mod runner;
+
+use super::{Backend, Stack, check_size};
+use crate::frame::Frame;
+use crate::sync::Arc;
+use crate::{Carries, Error};
+use ambient::Hook;
+use cache::Cache;
+use runner::{Runner, Service};
+use std::fmt;
+use std::io;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+/// How long a worker waits in the cache before it ends.
+const IDLE_LIMIT: Duration = Duration::from_secs(10);
+
+static CACHE: LazyLock<Arc<Cache<Service>>> =
+    LazyLock::new(|| Arc::new(Cache::new(ThreadStack::CACHED_THREADS, IDLE_LIMIT, Service::work)));
+
+/// A stack that is an operating system thread's, on every target with std.
+///
+/// Everything in a call runs on that thread, the stack's own, one call after another. Whoever polls hands control to it
+/// and waits until the call suspends or ends, so exactly one of the two runs at any moment.
+///
+/// A call on it is `Send` if the store's data, the closure and its result are, and nothing else can be called on it.
+/// It may be polled by one thread now and another one then. The futures that host functions wait for stay on the
+/// stack's thread and need not be `Send`.
+///
+/// # Thread-local state
+///
+/// Host functions and their futures see the thread-local variables of the stack's thread, not those of the poller's.
+/// What must be carried over is carried by [`set_ambient`](Self::set_ambient). With the feature `tokio`, the current
+/// tokio runtime is carried over without further ado, so that timers, sockets and `tokio::spawn` work in host functions.
+///
+/// # Threads and memory
+///
+/// The thread is started by [`Stack::new`] and waits, asleep, whenever it has nothing to do. Dropping an idle stack puts
+/// its thread in a cache that all stacks of the process share; from there it goes to the next new stack of the same
+/// size. It ends after ten seconds in the cache, or at once if [`CACHED_THREADS`](Self::CACHED_THREADS) wait there
+/// already. The process can exit at any time, whatever its stacks are doing.
+///
+/// The size is that of the thread's stack, of which std and the system's libraries take a few KiB. A guest that recurses
+/// without end is stopped by wasmtime's own limit (`Config::max_wasm_stack`); a host function that does so hits the
+/// thread's guard page, which ends the process.
+///
+/// # Speed
+///
+/// A handoff there and back takes well below a microsecond while both sides are quick and each has a processor, since
+/// both look for the other's answer for a few microseconds before they go to sleep; it takes several microseconds when
+/// one must be woken. A `FiberStack` is faster where there is one.
+///
+/// # Examples
+///
+/// A call that is spawned on another thread's executor:
+///
+/// ```
+/// use futures::executor::block_on;
+/// use wasmtime::{Engine, Store};
+/// use wasmtime_async::{DEFAULT_SIZE, Stack, ThreadStack, suspend_until};
+///
+/// let mut store = Store::new(&Engine::default(), 20);
+/// let task = async move {
+///     let mut stack = ThreadStack::new(DEFAULT_SIZE)?;
+///     stack.run(&mut store, |store| Ok(store.data() * 2 + suspend_until(async { 2 })?)).await
+/// };
+/// let answer = std::thread::spawn(|| block_on(task)).join().unwrap()?;
+/// assert_eq!(answer, 42);
+/// # Ok::<(), wasmtime::Error>(())
+/// ```
+///
+/// Data that is not `Send` cannot be used with it:
+///
+/// ```compile_fail,E0277
+/// # use std::rc::Rc;
+/// # use wasmtime::{Engine, Store};
+/// # use wasmtime_async::{DEFAULT_SIZE, Stack, ThreadStack};
+/// let mut store = Store::new(&Engine::default(), Rc::new(20));
+/// let mut stack = ThreadStack::new(DEFAULT_SIZE)?;
+/// futures::executor::block_on(stack.run(&mut store, |_| Ok(())))?;
+/// # Ok::<(), wasmtime::Error>(())
+/// ```
+pub struct ThreadStack {
+    size: usize,
+    /// `None` while a call runs, and after one was forgotten.
+    idle: Option<Runner>,
+    hook: Option<Hook>,
+    /// Where its threads come from and go to.
+    cache: Arc<Cache<Service>>,
+}
+
+// SAFETY: a shared reference gives away the size only.
+#[expect(unsafe_code)]
+unsafe impl Sync for ThreadStack {}
+
+impl<T: Send + ?Sized> Carries<T> for ThreadStack {}
+
+impl ThreadStack {
+    /// How many threads of dropped stacks wait for new stacks, at most, in a process.
+    pub const CACHED_THREADS: usize = 64;
+
+    /// Ends the threads of dropped stacks that wait for new ones.
+    ///
+    /// They end by themselves after a while. This is for those who cannot wait: before a leak checker looks, say.
+    pub fn end_cached_threads() {
+        CACHE.clear();
+    }
+
+    /// Sets what surrounds the code of a call on the stack's thread, in place of what was set before.
+    ///
+    /// `capture` is called whenever a call is polled, or dropped while suspended, on the thread that does so. What it
+    /// returns is sent to the stack's thread and called there, before code of the call runs; what that returns is
+    /// dropped there before control goes back to the poller.
+    ///
+    /// # Panics
+    ///
+    /// Not this function. If one of the two closures panics, or the drop of what the second one returned, the panic ends
+    /// there and the call goes on without; after a panic on the stack's thread, the thread is not used for other calls.
+    ///
+    /// # Examples
+    ///
+    /// The poller's thread has a name for the current request in a thread-local variable, and host functions want it:
+    ///
+    /// ```
+    /// use std::cell::RefCell;
+    /// use wasmtime::{Engine, Store};
+    /// use wasmtime_async::{DEFAULT_SIZE, Stack, ThreadStack};
+    ///
+    /// thread_local!(static REQUEST: RefCell<String> = RefCell::default());
+    ///
+    /// struct Reset(String);
+    /// impl Drop for Reset {
+    ///     fn drop(&mut self) {
+    ///         REQUEST.replace(std::mem::take(&mut self.0));
+    ///     }
+    /// }
+    ///
+    /// let mut stack = ThreadStack::new(DEFAULT_SIZE)?;
+    /// stack.set_ambient(|| {
+    ///     let request = REQUEST.with_borrow(String::clone);
+    ///     move || Reset(REQUEST.replace(request))
+    /// });
+    ///
+    /// REQUEST.set("GET /".to_owned());
+    /// let mut store = Store::new(&Engine::default(), ());
+    /// let call = stack.run(&mut store, |_| Ok(REQUEST.with_borrow(String::clone)));
+    /// assert_eq!(futures::executor::block_on(call)?, "GET /");
+    /// # Ok::<(), wasmtime::Error>(())
+    /// ```
+    pub fn set_ambient<E, G>(&mut self, capture: impl Fn() -> E + Send + Sync + 'static)
+    where
+        E: FnOnce() -> G + Send + 'static,
+        G: 'static,
+    {
+        let hook = Hook::new(capture);
+        if let Some(idle) = &mut self.idle {
+            idle.set_hook(hook.clone());
+        }
+        self.hook = Some(hook);
+    }
+
+    /// A stack with threads from this cache.
+    pub(crate) fn with_cache(size: usize, cache: Arc<Cache<Service>>) -> Result<Self, Error> {
+        let mut stack = Self { size, idle: None, hook: None, cache };
+        stack.idle = Some(stack.runner()?);
+        Ok(stack)
+    }
+
+    fn runner(&self) -> Result<Runner, Error> {
+        let thread = |source: io::Error| Error::ThreadSpawn { size: self.size, source };
+        Runner::new(&self.cache, self.size, self.hook.clone()).map_err(thread)
+    }
+}
+
+impl Stack for ThreadStack {
+    fn new(size: usize) -> Result<Self, Error> {
+        Self::with_cache(check_size(size)?, CACHE.clone())
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+}
+
+// SAFETY: `Runner::enter` hands control to `Service::work`, which serves the frame on the worker's stack, below which the
+// system has put a guard page, and control comes back when `leave` passes the baton; passing is a happens-before edge.
+// The frame lives in an `Arc` that the runner holds. The frame is current on the worker's thread, which runs nothing
+// else, and its parent is set on the poller's. Everything that runs on the runner stays on the worker's thread. A
+// runner that is forgotten never passes the baton again, so that its thread waits for ever.
+#[expect(unsafe_code)]
+unsafe impl Backend for ThreadStack {
+    type Runner = Runner;
+
+    fn take(&mut self) -> Result<Runner, Error> {
+        match self.idle.take() {
+            Some(runner) => Ok(runner),
+            None => self.runner(),
+        }
+    }
+
+    fn put_back(&mut self, runner: Runner) {
+        if !runner.is_spoilt() {
+            self.idle = Some(runner);
+        }
+    }
+
+    fn frame(runner: &Runner) -> &Frame {
+        runner.frame()
+    }
+
+    #[inline]
+    unsafe fn enter(runner: &mut Runner) {
+        // SAFETY: passed on to the caller.
+        unsafe { runner.enter() }
+    }
+}
+
+impl fmt::Debug for ThreadStack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadStack").field("size", &self.size).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,126 @@
+//! A stack's worker, entered by passing it the baton.
+#![expect(unsafe_code, reason = "poller and worker share what only the one who has the baton may use")]
+
+use super::ambient::{Ambient, Hook};
+use super::cache::{Cache, Worker};
+use super::handoff::{Baton, Side};
+use crate::frame::Frame;
+use crate::sync::Arc;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::ptr;
+
+/// A worker's thread and what enters it, in the hands of the stack while idle, of the call while it runs.
+///
+/// Dropped only while idle; a runner that is forgotten leaves its thread waiting for ever.
+pub struct Runner {
+    shared: Arc<Shared>,
+    /// `None` only while this is being dropped.
+    worker: Option<Worker<Service>>,
+    cache: Arc<Cache<Service>>,
+    hook: Option<Hook>,
+    /// Not `Sync`: the frame is there for one thread at a time.
+    not_sync: PhantomData<std::cell::Cell<()>>,
+}
+
+/// What poller and worker share. Each keeps it alive for itself, because each touches the baton for a moment longer
+/// than it has it.
+struct Shared {
+    baton: Baton,
+    frame: Frame,
+    ambient: Ambient,
+}
+
+/// What a worker is hired for: all the calls on one runner, until that is dropped.
+pub(crate) struct Service(Arc<Shared>);
+
+// SAFETY: all but the baton is only used by the one who has the baton, and passing it is a happens-before edge. What of
+// it need not be `Send` in itself stays on one side: `Ambient::entered` is the worker's; the frame points to a slot
+// whose contents are `Send` (`Carries`), to a waker, and to the poller's frames, which are used as the poller's.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Runner {
+    /// Gets a worker with a stack of `size` bytes, which waits for the first entry.
+    pub(crate) fn new(cache: &Arc<Cache<Service>>, size: usize, hook: Option<Hook>) -> io::Result<Self> {
+        let shared = Arc::new(Shared { baton: Baton::new(), frame: Frame::new(leave), ambient: Ambient::default() });
+        let worker = Cache::hire(cache, size, Service(shared.clone()))?;
+        Ok(Self { shared, worker: Some(worker), cache: cache.clone(), hook, not_sync: PhantomData })
+    }
+
+    pub(crate) fn frame(&self) -> &Frame {
+        &self.shared.frame
+    }
+
+    pub(crate) fn set_hook(&mut self, hook: Hook) {
+        self.hook = Some(hook);
+    }
+
+    /// Whether this runner should be dropped rather than used for another call.
+    pub(crate) fn is_spoilt(&self) -> bool {
+        self.shared.ambient.is_spoilt()
+    }
+
+    /// Lets the worker run until it leaves its stack.
+    ///
+    /// # Safety
+    ///
+    /// That of [`Backend::enter`](crate::stack::Backend::enter).
+    pub(crate) unsafe fn enter(&mut self) {
+        let Shared { baton, frame, ambient } = &*self.shared;
+        frame.set_parent();
+        ambient.capture(self.hook.as_ref());
+        baton.pass(Side::Worker);
+        baton.wait(Side::Poller);
+    }
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        let spoilt = self.is_spoilt();
+        // The worker goes where it belongs before it is told to go there.
+        if let Some(worker) = self.worker.take()
+            && !spoilt
+        {
+            self.cache.give_back(worker);
+        }
+        // Entered with nothing to start, it ends its service. No baton comes back.
+        self.shared.baton.pass(Side::Worker);
+    }
+}
+
+impl Service {
+    /// The worker's part, on its thread.
+    pub(crate) fn work(self) {
+        let shared = &*self.0;
+        shared.baton.wait(Side::Worker);
+        shared.frame.set_backend(ptr::from_ref(shared).cast());
+        let _current = shared.frame.make_current();
+        shared.ambient.enter();
+        // SAFETY: nothing else runs on this thread during this service, and the backend is set.
+        unsafe { shared.frame.serve() };
+        shared.ambient.leave();
+    }
+}
+
+/// Leaves the worker's stack: lets the poller run until it enters again.
+///
+/// # Safety
+///
+/// Called on the worker's thread, in the service of the runner that `backend` belongs to.
+unsafe fn leave(backend: *const ()) {
+    // SAFETY: set by `work`, which keeps it alive.
+    let shared = unsafe { &*backend.cast::<Shared>() };
+    shared.ambient.leave();
+    shared.baton.pass(Side::Poller);
+    shared.baton.wait(Side::Worker);
+    shared.ambient.enter();
+}

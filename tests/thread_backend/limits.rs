@@ -1,0 +1,400 @@
+//! How many threads there are, and what happens when there are no more.
+
+use crate::child;
+use crate::watchdog::{threads, watched};
+use crate::{Gate, poll};
+use futures::executor::block_on;
+use std::collections::HashSet;
+use std::env;
+use std::process;
+use std::task::Poll;
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+use wasmtime::{Engine, Func, Module, Store};
+use wasmtime_async::{Call, DEFAULT_SIZE, Error, FuncExt, Stack, ThreadStack, suspend_until, yield_now};
+
+fn thread_of(stack: &mut ThreadStack) -> ThreadId {
+    let mut store = Store::new(&Engine::default(), ());
+    block_on(stack.run(&mut store, |_| Ok(thread::current().id()))).unwrap()
+}
+
+#[test]
+fn sizes_that_cannot_work() {
+    for size in [0, 1, 4096, (64 << 10) - 1, usize::MAX, usize::MAX / 2] {
+        let error = ThreadStack::new(size).unwrap_err();
+        assert!(matches!(error, Error::StackSize { size: told, .. } if told == size), "{error}");
+    }
+}
+
+#[test]
+fn smallest_size_runs_a_closure_that_waits() {
+    watched(|at| {
+        let mut stack = ThreadStack::new(64 << 10).unwrap();
+        let mut store = Store::new(&Engine::default(), 1);
+        let call = stack.run(&mut store, |store| {
+            yield_now()?;
+            Ok(*store.data())
+        });
+        at.note("poller", "polls");
+        assert_eq!(block_on(call).unwrap(), 1);
+    });
+}
+
+/// Makes stacks until there is no thread to be had for one more.
+fn exhaust(size: usize) -> (Vec<ThreadStack>, Error) {
+    let mut stacks = Vec::new();
+    loop {
+        match ThreadStack::new(size) {
+            Ok(stack) => stacks.push(stack),
+            Err(error) => return (stacks, error),
+        }
+        assert!(stacks.len() < 20_000, "nothing limits the number of threads");
+    }
+}
+
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn a_size_that_the_system_has_not_got() {
+    watched(|at| {
+        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let size = usize::MAX >> 8;
+        at.note("poller", "asks for too much");
+        let error = ThreadStack::new(size).unwrap_err();
+        let Error::ThreadSpawn { size: told, source } = &error else { panic!("{error}") };
+        assert_eq!(*told, size);
+        assert!(source.raw_os_error().is_some(), "{source:?}");
+        thread_of(&mut stack);
+    });
+}
+
+/// In a process with little address space: what there is goes on.
+#[test]
+#[cfg(target_os = "linux")]
+fn no_thread_to_be_had() {
+    if !child::is_child() {
+        if child::emulator().is_some() {
+            println!("left out: the limit would be the emulator's");
+            return;
+        }
+        let output = child::run(|command| {
+            let program = command.get_program().to_owned();
+            let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+            let limited = "ulimit -v 1500000; exec \"$0\" \"$@\"";
+            let mut shell = process::Command::new("sh");
+            shell.arg("-c").arg(limited).arg(program).args(args);
+            shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            // With these, a thread takes address space for a heap of its own, and a panic for what it prints.
+            shell.env("MALLOC_ARENA_MAX", "1").env("RUST_BACKTRACE", "0");
+            *command = shell;
+        });
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    watched(|at| {
+        let mut config = wasmtime::Config::new();
+        config.memory_reservation(1 << 20).memory_guard_size(1 << 16);
+        let mut store = Store::new(&Engine::new(&config).unwrap(), ());
+        for round in 0..2 {
+            at.note("poller", format_args!("round {round}, waits for the threads of the last"));
+            ThreadStack::end_cached_threads();
+            wait_for_workers(round);
+            at.note("poller", format_args!("round {round}, makes stacks"));
+            let (mut stacks, error) = exhaust(16 << 20);
+            assert!(matches!(error, Error::ThreadSpawn { size, .. } if size == 16 << 20), "{error}");
+            assert!(stacks.len() > 10, "{}", stacks.len());
+            at.note("poller", format_args!("round {round}, uses stacks"));
+            let threads: HashSet<_> = stacks
+                .iter_mut()
+                .map(|stack| {
+                    block_on(stack.run(&mut store, |_| {
+                        yield_now()?;
+                        Ok(thread::current().id())
+                    }))
+                    .unwrap()
+                })
+                .collect();
+            assert_eq!(threads.len(), stacks.len());
+            // A stack whose call is forgotten has no thread left, and gets none.
+            let mut stack = stacks.pop().unwrap();
+            let forgotten = Box::leak(Box::new(Store::new(store.engine(), ())));
+            let mut call = stack.run(forgotten, |_| Ok(yield_now()?));
+            assert!(poll(&mut call).is_pending());
+            std::mem::forget(call);
+            let error = block_on(stack.run(&mut store, |_| Ok(()))).unwrap_err();
+            assert!(matches!(error.downcast_ref(), Some(Error::ThreadSpawn { .. })), "{error:?}");
+            // But can be used again once others are there.
+            drop(stacks);
+            assert_eq!(block_on(stack.run(&mut store, |_| Ok(1))).unwrap(), 1);
+        }
+    });
+}
+
+#[test]
+fn threads_go_to_the_next_stack_of_their_size() {
+    watched(|at| {
+        // Sizes that no other test uses.
+        let (small, large) = ((1 << 20) + (3 << 12), (1 << 20) + (5 << 12));
+        let mut stack = ThreadStack::new(small).unwrap();
+        let first = thread_of(&mut stack);
+        drop(stack);
+        at.note("poller", "another size");
+        let mut stack = ThreadStack::new(large).unwrap();
+        assert_ne!(thread_of(&mut stack), first);
+        for _ in 0..100 {
+            at.note("poller", "the same size");
+            let mut stack = ThreadStack::new(small).unwrap();
+            assert_eq!(thread_of(&mut stack), first);
+        }
+    });
+}
+
+/// The threads of stacks in this process.
+fn workers() -> usize {
+    threads().iter().filter(|thread| thread.name == "wasm-stack").count()
+}
+
+/// Waits until the number of workers has come down to `number`; the watchdog ends it if it never does.
+fn wait_for_workers(number: usize) {
+    while workers() > number {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Xorshift.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % n as u64).expect("is smaller than n")
+    }
+
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        (1..items.len()).for_each(|n| items.swap(n, self.below(n + 1)));
+    }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    env::var(name).map_or(default, |value| value.parse().expect("a number"))
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_thousand_suspended_at_once() {
+    if !child::alone() {
+        return;
+    }
+    watched(|at| {
+        let count = usize::try_from(number("THREAD_CALLS", 1000)).unwrap();
+        let seed = number("THREAD_SEED", 0x9e37_79b9_7f4a_7c15);
+        println!("seed={seed}");
+        let mut random = Random(seed.max(1));
+        let engine = Engine::default();
+        let wat = r#"(module
+            (import "" "wait" (func $wait (param i32) (result i32)))
+            (func (export "sum") (param $n i32) (result i32)
+                (local $sum i32)
+                (loop $more
+                    (local.set $sum (i32.add (local.get $sum) (call $wait (local.get $n))))
+                    (br_if $more (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+                (local.get $sum)))"#;
+        let module = Module::new(&engine, wat).unwrap();
+
+        assert_eq!(workers(), 0);
+        let mut places: Vec<_> = (0..count)
+            .map(|n| {
+                at.note("poller", format_args!("makes stack {n}"));
+                let mut store = Store::new(&engine, 0);
+                let wait = Func::wrap_suspending(&mut store, async |n: i32| {
+                    let mut polled = false;
+                    std::future::poll_fn(|_| {
+                        if std::mem::replace(&mut polled, true) { Poll::Ready(n) } else { Poll::Pending }
+                    })
+                    .await
+                });
+                let instance = wasmtime::Instance::new(&mut store, &module, &[wait.into()]).unwrap();
+                let sum = instance.get_func(&mut store, "sum").unwrap().get_async(&store).get1::<i32, i32>().unwrap();
+                (ThreadStack::new(1 << 20).unwrap(), store, sum)
+            })
+            .collect();
+        assert_eq!(workers(), count);
+
+        let mut calls: Vec<_> = places
+            .iter_mut()
+            .enumerate()
+            .map(|(n, (stack, store, sum))| {
+                let waits = i32::try_from(1 + n % 5).unwrap();
+                (n, waits, sum.call(stack, store, (waits,)))
+            })
+            .collect();
+        for (n, _, call) in &mut calls {
+            at.note("poller", format_args!("first poll of {n}"));
+            assert!(poll(call).is_pending());
+        }
+        // A third is dropped while suspended, in the midst of the others; the rest go on in random order.
+        let mut resumed = 0;
+        let mut ended = 0;
+        while !calls.is_empty() {
+            random.shuffle(&mut calls);
+            calls.retain_mut(|(n, waits, call)| {
+                if *n % 3 == 0 && random.below(3) == 0 {
+                    at.note("poller", format_args!("drop of {n}"));
+                    return false;
+                }
+                at.note("poller", format_args!("poll of {n}"));
+                resumed += 1;
+                match poll(call) {
+                    Poll::Pending => true,
+                    Poll::Ready(sum) => {
+                        assert_eq!(sum.unwrap(), *waits * (*waits + 1) / 2);
+                        ended += 1;
+                        false
+                    }
+                }
+            });
+        }
+        assert!(ended >= count * 2 / 3 && resumed > count, "{ended} ended, {resumed} resumed");
+        assert_eq!(workers(), count, "the calls have ended, the stacks are still there");
+
+        at.note("poller", "drops the stacks");
+        drop(calls);
+        drop(places);
+        wait_for_workers(ThreadStack::CACHED_THREADS);
+        assert_eq!(workers(), ThreadStack::CACHED_THREADS.min(count));
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let of_process = status.lines().find_map(|line| line.strip_prefix("Threads:")).unwrap().trim().parse::<usize>();
+        println!("calls={count} resumed={resumed} threads afterwards={}", of_process.unwrap());
+        at.note("poller", "clears the cache");
+        ThreadStack::end_cached_threads();
+        wait_for_workers(0);
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn idle_threads_sleep() {
+    if !child::alone() {
+        return;
+    }
+    watched(|at| {
+        let engine = Engine::default();
+        let mut idle: Vec<_> = (0..4).map(|_| ThreadStack::new(DEFAULT_SIZE).unwrap()).collect();
+        let mut places: Vec<_> =
+            (0..4).map(|_| (ThreadStack::new(DEFAULT_SIZE).unwrap(), Store::new(&engine, ()))).collect();
+        let mut calls: Vec<_> =
+            places.iter_mut().map(|(stack, store)| stack.run(store, |_| Ok(yield_now()?))).collect();
+        calls.iter_mut().for_each(|call| assert!(poll(call).is_pending()));
+        for stack in &mut idle {
+            thread_of(stack);
+        }
+        drop(idle.split_off(2));
+        // Two of each kind: on an idle stack, in the cache; and four whose call is suspended.
+        let all_asleep = || {
+            let threads = threads();
+            let workers = threads.iter().filter(|thread| thread.name == "wasm-stack");
+            assert_eq!(workers.clone().count(), 8);
+            workers.clone().all(|thread| thread.state == 'S').then(|| workers.map(|thread| thread.ticks).sum::<u64>())
+        };
+        at.note("poller", "waits until all are asleep");
+        let before = loop {
+            match all_asleep() {
+                Some(ticks) => break ticks,
+                None => thread::yield_now(),
+            }
+        };
+        // A fifth of a second of work for this thread.
+        let ticks =
+            || threads().iter().filter(|thread| thread.name != "wasm-stack").map(|thread| thread.ticks).sum::<u64>();
+        let begun = ticks();
+        at.note("poller", "works");
+        while ticks() < begun + 20 {}
+        assert_eq!(all_asleep(), Some(before), "they were not asleep all the time");
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_forgotten_call_keeps_its_thread() {
+    if !child::alone() {
+        return;
+    }
+    watched(|at| {
+        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let first = thread_of(&mut stack);
+        let engine = Engine::default();
+        for n in 1..=3 {
+            let mut store = Store::new(&engine, ());
+            let mut call: Call<'_, _, _, _> = stack.run(&mut store, |_| Ok(yield_now()?));
+            at.note("poller", format_args!("forgets call {n}"));
+            assert!(poll(&mut call).is_pending());
+            std::mem::forget(call);
+            std::mem::forget(store);
+            at.note("poller", format_args!("uses the stack after {n}"));
+            assert_ne!(thread_of(&mut stack), first);
+            assert_eq!(workers(), n + 1);
+        }
+        drop(stack);
+        ThreadStack::end_cached_threads();
+        wait_for_workers(3);
+        assert_eq!(workers(), 3);
+    });
+}
+
+/// Leaves calls in every state, and the process.
+#[test]
+fn process_exits_with_calls_suspended() {
+    if !child::alone() {
+        return;
+    }
+    let engine = Engine::default();
+    let gate = Gate::default();
+    watched(|at| {
+        for n in 0..20 {
+            at.note("poller", format_args!("call {n}"));
+            let stack = Box::leak(Box::new(ThreadStack::new(DEFAULT_SIZE).unwrap()));
+            let store = Box::leak(Box::new(Store::new(&engine, ())));
+            let gate = gate.clone();
+            let mut call = stack.run(store, move |_| Ok(suspend_until(gate.wait())?));
+            assert!(poll(&mut call).is_pending());
+            std::mem::forget(call);
+        }
+        // And an idle stack, a worker in the cache, and a call that is in the midst of its work, polled by another
+        // thread.
+        std::mem::forget(ThreadStack::new(DEFAULT_SIZE).unwrap());
+        drop(ThreadStack::new(DEFAULT_SIZE).unwrap());
+        let busy = Gate::default();
+        let (said, engine) = (busy.clone(), engine.clone());
+        thread::spawn(move || {
+            let mut store = Store::new(&engine, ());
+            let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+            let _never = block_on(stack.run(&mut store, move |_| {
+                said.open();
+                loop {
+                    thread::sleep(Duration::from_secs(1));
+                }
+                #[expect(unreachable_code, reason = "tells the type")]
+                Ok(())
+            }));
+        });
+        at.note("poller", "waits for the other poller");
+        block_on(busy.wait());
+    });
+}
+
+/// A host function may end the process, from its stack's thread.
+#[test]
+fn process_exits_from_a_stack() {
+    if !child::is_child() {
+        let output = child::run(|_| ());
+        assert_eq!(output.status.code(), Some(77), "{output:?}");
+        return;
+    }
+    watched(|_| {
+        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut store = Store::new(&Engine::default(), ());
+        let f = Func::wrap(&mut store, || -> () { process::exit(77) });
+        let _never = block_on(f.call_on(&mut stack, &mut store, &[], &mut []));
+    });
+}

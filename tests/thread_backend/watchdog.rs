@@ -1,0 +1,84 @@
+//! Ends the process when a test hangs, and says where both sides were.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::fs;
+use std::process;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Far more than any test takes, interpreted and emulated.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// Where the sides of a test are, by their own account.
+#[derive(Clone, Default)]
+pub(crate) struct Whereabouts(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Whereabouts {
+    /// Notes where a side is.
+    pub(crate) fn note(&self, side: impl fmt::Display, place: impl fmt::Display) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(side.to_string(), place.to_string());
+    }
+}
+
+/// Runs a test. If it takes too long, prints the last notes of all sides and what the system has to say about the
+/// threads of the process, and aborts.
+pub(crate) fn watched<R>(test: impl FnOnce(&Whereabouts) -> R) -> R {
+    let whereabouts = Whereabouts::default();
+    let name = thread::current().name().unwrap_or("a test").to_owned();
+    let (done, watch) = channel::<()>();
+    let notes = whereabouts.clone();
+    thread::spawn(move || {
+        if let Err(RecvTimeoutError::Timeout) = watch.recv_timeout(LIMIT) {
+            eprintln!("{name} hangs after {} s\n{}", LIMIT.as_secs(), report(&notes));
+            process::abort();
+        }
+    });
+    let result = test(&whereabouts);
+    drop(done);
+    result
+}
+
+fn report(notes: &Whereabouts) -> String {
+    let mut report = String::new();
+    for (side, place) in notes.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let _ = writeln!(report, "  {side}: {place}");
+    }
+    for thread in threads() {
+        let _ = writeln!(report, "  {thread:?}");
+    }
+    report
+}
+
+/// A thread of this process.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    pub(crate) name: String,
+    /// `R` for running, `S` for asleep, and others.
+    pub(crate) state: char,
+    /// How much time it has spent on processors, in ticks.
+    pub(crate) ticks: u64,
+    /// What it sleeps in, where the system tells.
+    _waits_in: String,
+}
+
+/// The threads of this process, where the system tells.
+pub(crate) fn threads() -> Vec<Thread> {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Vec::new() };
+    tasks
+        .filter_map(|task| {
+            let path = task.ok()?.path();
+            let stat = fs::read_to_string(path.join("stat")).ok()?;
+            let (name, fields) = stat.split_once('(')?.1.rsplit_once(") ")?;
+            let fields: Vec<_> = fields.split(' ').collect();
+            Some(Thread {
+                name: name.to_owned(),
+                state: fields.first()?.chars().next()?,
+                ticks: fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?,
+                _waits_in: fs::read_to_string(path.join("wchan")).unwrap_or_default(),
+            })
+        })
+        .collect()
+}
