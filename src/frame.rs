@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "frames are reached by pointer from the code that runs on their stack")]
 
 use crate::Error;
+use crate::stack::available::leave;
 use crate::sync::cell::{Cell, UnsafeCell};
 use crate::sync::thread_cell;
 use std::future::Future;
@@ -17,6 +18,19 @@ use std::task::{Context, Poll, Waker};
 /// The function that runs a call on its stack: takes its input from [`Frame::slot`] and leaves its result there. Must
 /// not unwind.
 pub(crate) type Start = unsafe fn(&Frame);
+
+/// How a stack is left.
+///
+/// A processor that goes on with another stack mispredicts the returns from all functions that it then leaves, so there
+/// should be as few as can be between the switch and the code that waits: the default stack's switch is not behind a
+/// function pointer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Leave {
+    /// As stacks of type `DefaultStack` are.
+    Inlined,
+    /// By this function, called with the backend.
+    By(unsafe fn(*const ())),
+}
 
 thread_cell! {
     /// The frame of the innermost stack that this thread is on, or null.
@@ -32,8 +46,8 @@ fn current() -> *const Frame {
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Frame {
-    /// The backend's switch from the stack back to the poller, called with `backend`.
-    leave: unsafe fn(*const ()),
+    /// The backend's switch from the stack back to the poller.
+    leave: Leave,
     /// Set by the backend before anything runs on the stack.
     backend: Cell<*const ()>,
     /// What the next entry starts. `None` at an entry of an idle stack: the stack ends.
@@ -89,7 +103,7 @@ enum Polled<T> {
 
 impl Frame {
     /// A frame whose stack is left by `leave`.
-    pub(crate) fn new(leave: unsafe fn(*const ())) -> Self {
+    pub(crate) fn new(leave: Leave) -> Self {
         Self {
             leave,
             backend: Cell::new(ptr::null()),
@@ -122,7 +136,7 @@ impl Frame {
             // SAFETY: whoever set the function also set a slot of its type.
             unsafe { start(self) };
             // SAFETY: the backend is set, and this is its stack.
-            unsafe { (self.leave)(self.backend.get()) };
+            unsafe { self.leave() };
         }
     }
 
@@ -294,6 +308,19 @@ impl Frame {
         }
     }
 
+    /// # Safety
+    ///
+    /// On this frame's stack, with the backend set.
+    #[inline]
+    unsafe fn leave(&self) {
+        match self.leave {
+            // SAFETY: up to the caller.
+            Leave::Inlined => unsafe { leave(self.backend.get()) },
+            // SAFETY: as above.
+            Leave::By(leave) => unsafe { leave(self.backend.get()) },
+        }
+    }
+
     /// Leaves the stack and comes back when the poller enters it again.
     #[inline]
     fn suspend(&self) -> Result<(), Error> {
@@ -306,7 +333,7 @@ impl Frame {
             return Err(Error::Unwinding);
         }
         // SAFETY: the backend was set before this stack ran anything, and this code runs on the stack.
-        unsafe { (self.leave)(self.backend.get()) };
+        unsafe { self.leave() };
         if self.cancelled.get() { Err(Error::Cancelled) } else { Ok(()) }
     }
 }

@@ -11,7 +11,7 @@ mod fiber;
 #[cfg(feature = "thread-backend")]
 pub(crate) mod thread;
 
-/// The stacks that this target has with the features in use.
+/// The stacks that this target has with the features in use, and how those of type `DefaultStack` are left.
 pub(crate) mod available {
     #[cfg(feature = "thread-backend")]
     pub use super::thread::ThreadStack;
@@ -19,11 +19,14 @@ pub(crate) mod available {
     cfg_select! {
         all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))) => {
             pub use super::fiber::{FiberStack, Parking};
+            pub(crate) use super::fiber::leave;
 
             /// The best stack that this target has with the features in use.
             pub type DefaultStack = FiberStack;
         }
         feature = "thread-backend" => {
+            pub(crate) use super::thread::leave;
+
             /// The best stack that this target has with the features in use.
             pub type DefaultStack = ThreadStack;
         }

@@ -47,24 +47,35 @@ impl Head {
 }
 
 thread_local! {
-    /// What was found out about this thread: nothing yet, that its word cannot be had, or where it is.
-    static FOUND: Cell<Option<Option<ThreadList>>> = const { Cell::new(None) };
+    static FOUND: Cell<Found> = const { Cell::new(Found::NotYet) };
+}
+
+/// What is known of a thread's word.
+#[derive(Clone, Copy)]
+enum Found {
+    NotYet,
+    /// It cannot be had, or is just being looked for.
+    Not,
+    At(ThreadList),
 }
 
 impl ThreadList {
     /// The list of this thread, if it can be had.
     #[inline]
     pub(super) fn of_this_thread() -> Option<Self> {
-        FOUND.get().unwrap_or_else(Self::look_up)
+        match FOUND.get() {
+            Found::At(list) => Some(list),
+            Found::Not => None,
+            Found::NotYet => Self::look_up(),
+        }
     }
 
     #[cold]
     fn look_up() -> Option<Self> {
-        // Should the calls below come here again, they park by way of the fiber.
-        FOUND.set(Some(None));
-        let found = Place::of_word().and_then(Place::on_this_thread).filter(|list| list.is_right());
-        FOUND.set(Some(found));
-        found
+        FOUND.set(Found::Not);
+        let list = Place::of_word().and_then(Place::on_this_thread).filter(|list| list.is_right())?;
+        FOUND.set(Found::At(list));
+        Some(list)
     }
 
     /// The youngest activation of this thread.
@@ -132,8 +143,10 @@ struct Block {
 /// The TLS blocks that the calling thread has, to be used on it alone, and not after it.
 fn tls_blocks() -> Vec<Block> {
     unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, size: usize, blocks: *mut c_void) -> c_int {
-        // SAFETY: `dl_iterate_phdr` passes what it describes, and the pointer that it was given.
-        let (info, blocks) = unsafe { (&*info, &mut *blocks.cast::<Vec<Block>>()) };
+        // SAFETY: `dl_iterate_phdr` passes what it describes,
+        let info = unsafe { &*info };
+        // SAFETY: … and the pointer that it was given.
+        let blocks = unsafe { &mut *blocks.cast::<Vec<Block>>() };
         // The fields about TLS are the last, and not there in an old C library.
         if size < mem::size_of::<libc::dl_phdr_info>() || info.dlpi_tls_data.is_null() {
             return 0;

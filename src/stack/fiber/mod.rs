@@ -10,6 +10,7 @@ use super::{Backend, Stack, check_size};
 use crate::frame::Frame;
 use crate::{Carries, Error};
 use runner::Runner;
+pub(crate) use runner::leave;
 use std::fmt;
 
 /// A stack that is switched to and from by a handful of instructions (corosensei), on the thread that polls.

@@ -6,7 +6,7 @@ use super::direct::{Head, ThreadList};
 use super::memory::Memory;
 use super::parking::{ParkingFiber, Relay};
 use crate::Error;
-use crate::frame::Frame;
+use crate::frame::{Frame, Leave};
 use corosensei::{Coroutine, Yielder};
 #[cfg(all(feature = "direct-parking", target_os = "linux"))]
 use std::cell::Cell;
@@ -48,7 +48,7 @@ impl Runner {
     pub(super) fn new(size: usize) -> Result<Self, Error> {
         let memory = Memory::new(size).map_err(|source| Error::StackMemory { size, source })?;
         let parts = Parts {
-            frame: Frame::new(leave),
+            frame: Frame::new(Leave::Inlined),
             #[cfg(all(feature = "direct-parking", target_os = "linux"))]
             direct: Cell::new(None),
             fiber: UnsafeCell::new(None),
@@ -194,7 +194,8 @@ unsafe fn serve(yielder: &Yielder<*const Frame, ()>, frame: *const Frame) {
 /// # Safety
 ///
 /// Called on the coroutine whose yielder `backend` is.
-unsafe fn leave(backend: *const ()) {
+#[inline]
+pub(crate) unsafe fn leave(backend: *const ()) {
     // SAFETY: the yielder lies at the root of the coroutine's stack.
     let yielder = unsafe { &*backend.cast::<Yielder<*const Frame, ()>>() };
     yielder.suspend(());

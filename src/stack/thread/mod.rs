@@ -11,6 +11,8 @@ use crate::sync::Arc;
 use crate::{Carries, Error};
 use ambient::Hook;
 use cache::Cache;
+#[cfg_attr(feature = "fiber", allow(unused_imports, reason = "for targets where this is the default stack"))]
+pub(crate) use runner::leave;
 use runner::{Runner, Service};
 use std::fmt;
 use std::io;

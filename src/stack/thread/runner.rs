@@ -4,7 +4,7 @@
 use super::ambient::{Ambient, Hook};
 use super::cache::{Cache, Worker};
 use super::handoff::{Baton, Side};
-use crate::frame::Frame;
+use crate::frame::{Frame, Leave};
 use crate::sync::Arc;
 use std::fmt;
 use std::io;
@@ -45,7 +45,8 @@ unsafe impl Sync for Shared {}
 impl Runner {
     /// Gets a worker with a stack of `size` bytes, which waits for the first entry.
     pub(crate) fn new(cache: &Arc<Cache<Service>>, size: usize, hook: Option<Hook>) -> io::Result<Self> {
-        let shared = Arc::new(Shared { baton: Baton::new(), frame: Frame::new(leave), ambient: Ambient::default() });
+        let shared =
+            Arc::new(Shared { baton: Baton::new(), frame: Frame::new(Leave::By(leave)), ambient: Ambient::default() });
         let worker = Cache::hire(cache, size, Service(shared.clone()))?;
         Ok(Self { shared, worker: Some(worker), cache: cache.clone(), hook, not_sync: PhantomData })
     }
@@ -116,7 +117,7 @@ impl Service {
 /// # Safety
 ///
 /// Called on the worker's thread, in the service of the runner that `backend` belongs to.
-unsafe fn leave(backend: *const ()) {
+pub(crate) unsafe fn leave(backend: *const ()) {
     // SAFETY: set by `work`, which keeps it alive.
     let shared = unsafe { &*backend.cast::<Shared>() };
     shared.ambient.leave();
