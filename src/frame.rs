@@ -25,6 +25,7 @@ pub(crate) type Start = unsafe fn(&Frame);
 /// should be as few as can be between the switch and the code that waits: the default stack's switch is not behind a
 /// function pointer.
 #[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "which of them are used depends on the features")]
 pub(crate) enum Leave {
     /// As stacks of type `DefaultStack` are.
     Inlined,
