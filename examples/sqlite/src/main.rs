@@ -53,7 +53,11 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let dir = env::temp_dir().join(format!("sqlite-example-{}", process::id()));
-    match fs::create_dir(&dir).map_err(Into::into).and_then(|()| show(databases, &dir)) {
+    if let Err(error) = fs::create_dir(&dir) {
+        eprintln!("error: cannot make {}: {error}", dir.display());
+        return ExitCode::FAILURE;
+    }
+    match show(databases, &dir) {
         Ok(true) => {
             if let Err(error) = fs::remove_dir_all(&dir) {
                 eprintln!("cannot remove {}: {error}", dir.display());
@@ -164,6 +168,7 @@ async fn lose_power(world: Rc<World>, index: usize) -> Result<()> {
     let outage = Rc::new(Outage { writes_left, begun: Notify::new() });
     let mut database = world.open(index, Some(outage.clone())).await?;
     tokio::select! {
+        biased; // so that the counts are the same each time
         ended = database.run(CRASH) => bail!("the transaction was to be cut short, but it ended: {ended:?}"),
         () = outage.begun.notified() => world.stats.look_at_threads(),
     }
