@@ -198,9 +198,9 @@ impl Frame {
         if self.cancelled.get() {
             return Err(Error::Cancelled);
         }
-        // A clone, because waking runs foreign code, and the poller's waker is gone should that suspend.
-        let waker = self.poller_waker().clone();
-        waker.wake_by_ref();
+        // A clone, because waking runs foreign code, and the poller's waker is gone should that suspend. Used up, because
+        // nothing of it is to be left while this is suspended.
+        self.poller_waker().clone().wake();
         self.suspend()
     }
 
