@@ -34,6 +34,8 @@ pub struct Frame {
     /// Where the call finds its input and leaves its result. Set by the poller at each entry, valid until the stack is
     /// left.
     slot: Cell<*mut ()>,
+    /// Counts the entries, so that code can tell that the stack was suspended meanwhile.
+    stretch: Cell<usize>,
     /// The poller's waker. Set at each entry, valid until it is left; null while the call is being cancelled.
     waker: Cell<*const Waker>,
     /// A clone of the poller's waker for the futures of this call. A future may still hold a reference to it when the
@@ -70,6 +72,15 @@ pub(crate) enum StoreIs {
     NotSeen,
 }
 
+/// What came of polling a future once.
+enum Polled<T> {
+    Ready(T),
+    Pending,
+    /// Pending, but the stack was suspended within the poll, and is now entered by a poller with another waker, which
+    /// the future has not seen.
+    Stale,
+}
+
 impl Frame {
     /// A frame whose stack is left by `leave`.
     pub(crate) fn new(leave: unsafe fn(*const ())) -> Self {
@@ -78,6 +89,7 @@ impl Frame {
             backend: Cell::new(ptr::null()),
             start: Cell::new(None),
             slot: Cell::new(ptr::null_mut()),
+            stretch: Cell::new(0),
             waker: Cell::new(ptr::null()),
             kept: UnsafeCell::new(None),
             polling: Cell::new(false),
@@ -127,6 +139,7 @@ impl Frame {
     /// Sets what the next stretch of work runs with.
     pub(crate) fn set_stretch(&self, slot: *mut (), waker: Option<&Waker>) {
         self.slot.set(slot);
+        self.stretch.set(self.stretch.get().wrapping_add(1));
         self.waker.set(waker.map_or(ptr::null(), ptr::from_ref));
     }
 
@@ -186,10 +199,11 @@ impl Frame {
             if self.cancelled.get() {
                 return Err(Error::Cancelled);
             }
-            if let Poll::Ready(output) = self.poll(future.as_mut()) {
-                return Ok(output);
+            match self.poll(future.as_mut()) {
+                Polled::Ready(output) => return Ok(output),
+                Polled::Pending => self.suspend()?,
+                Polled::Stale => (),
             }
-            self.suspend()?;
         }
     }
 
@@ -204,8 +218,9 @@ impl Frame {
         self.suspend()
     }
 
+    /// Polls once, with a waker that wakes the task of the poller.
     #[inline]
-    fn poll<F: Future>(&self, future: Pin<&mut F>) -> Poll<F::Output> {
+    fn poll<F: Future>(&self, future: Pin<&mut F>) -> Polled<F::Output> {
         struct Polling<'a>(&'a Cell<bool>);
         impl Drop for Polling<'_> {
             fn drop(&mut self) {
@@ -223,13 +238,23 @@ impl Frame {
         // SAFETY: `kept` is not replaced while `polling` is set.
         let kept = unsafe { &*self.kept.get() };
         let waker = kept.as_ref().unwrap_or(Waker::noop());
-        future.poll(&mut Context::from_waker(waker))
+        self.poll_with(future, waker)
     }
 
     #[cold]
-    fn poll_nested<F: Future>(&self, future: Pin<&mut F>) -> Poll<F::Output> {
+    fn poll_nested<F: Future>(&self, future: Pin<&mut F>) -> Polled<F::Output> {
         let waker = self.poller_waker().clone();
-        future.poll(&mut Context::from_waker(&waker))
+        self.poll_with(future, &waker)
+    }
+
+    #[inline]
+    fn poll_with<F: Future>(&self, future: Pin<&mut F>, waker: &Waker) -> Polled<F::Output> {
+        let stretch = self.stretch.get();
+        match future.poll(&mut Context::from_waker(waker)) {
+            Poll::Ready(output) => Polled::Ready(output),
+            Poll::Pending if self.stretch.get() != stretch && !waker.will_wake(self.poller_waker()) => Polled::Stale,
+            Poll::Pending => Polled::Pending,
+        }
     }
 
     /// The waker of this stretch. Only before the stack is left.
@@ -256,6 +281,10 @@ impl Frame {
 
     /// Leaves the stack and comes back when the poller enters it again.
     fn suspend(&self) -> Result<(), Error> {
+        // A future that is pending may have been told so in its poll, and have made nothing of it.
+        if self.cancelled.get() {
+            return Err(Error::Cancelled);
+        }
         // A thread counts its panics. Suspended in mid-panic, the stack would leave that count to unrelated code.
         if std::thread::panicking() {
             return Err(Error::Unwinding);

@@ -7,5 +7,9 @@
 //! - `MATRIX_SEED`: where the random numbers start; the seed of each run is printed.
 #![cfg(not(feature = "loom"))]
 
+mod cancel;
+mod endings;
+mod forget;
 mod interleaved;
 mod support;
+mod wakers;

@@ -1,11 +1,12 @@
 //! What the tests have in common.
 
 pub(crate) mod futures;
+pub(crate) mod guest;
 pub(crate) mod random;
 mod stack;
 mod watchdog;
 
-pub(crate) use stack::{AnyStack, Host};
+pub(crate) use stack::{AnyStack, Host, Log};
 pub(crate) use watchdog::guarded;
 
 use wasmtime::{Config, Engine};
