@@ -1,0 +1,64 @@
+//! Futures that are pending for as long as a test wants, and wakers that count.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+
+/// Pending for `times` polls, each of which wakes the task.
+pub(crate) fn pending(mut times: usize) -> impl Future<Output = ()> + Send {
+    poll_fn(move |cx| {
+        if times == 0 {
+            return Poll::Ready(());
+        }
+        times -= 1;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+}
+
+/// Polls once, with a waker that does nothing.
+pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Polls until the future is ready. Nothing is waited for: each poll must bring it further.
+pub(crate) fn finish<F: Future + Unpin>(mut future: F) -> F::Output {
+    loop {
+        if let Poll::Ready(output) = poll_once(&mut future) {
+            return output;
+        }
+    }
+}
+
+/// Polls once more, and catches the panic that comes of it.
+pub(crate) fn poll_caught<F: Future + Unpin>(future: &mut F) -> thread::Result<Poll<F::Output>> {
+    catch_unwind(AssertUnwindSafe(|| poll_once(future)))
+}
+
+/// Counts how often it was woken. The clones that are around are those of its `Arc`.
+#[derive(Debug, Default)]
+pub(crate) struct CountingWaker(AtomicUsize);
+
+impl CountingWaker {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub(crate) fn woken(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Wake for CountingWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}

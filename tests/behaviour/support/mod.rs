@@ -1,0 +1,97 @@
+//! What the tests have in common.
+
+pub(crate) mod futures;
+pub(crate) mod guest;
+pub(crate) mod random;
+mod stack;
+mod watchdog;
+
+pub(crate) use stack::{AnyStack, Host, Log};
+pub(crate) use watchdog::guarded;
+
+use wasmtime::{Config, Engine};
+
+/// What the guests' code is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// Machine code from Cranelift. Only on targets that Cranelift compiles for.
+    #[cfg_attr(
+        not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64", target_arch = "s390x")),
+        expect(dead_code)
+    )]
+    Native,
+    /// Pulley's bytecode, interpreted.
+    Pulley,
+}
+
+impl Code {
+    pub(crate) fn config(self) -> Config {
+        let mut config = Config::new();
+        if self == Code::Pulley {
+            let target = match (cfg!(target_pointer_width = "64"), cfg!(target_endian = "little")) {
+                (true, true) => "pulley64",
+                (true, false) => "pulley64be",
+                (false, true) => "pulley32",
+                (false, false) => "pulley32be",
+            };
+            config.target(target).expect("wasmtime knows its own targets");
+        }
+        config
+    }
+
+    pub(crate) fn engine(self) -> Engine {
+        Engine::new(&self.config()).expect("the default configuration is valid")
+    }
+}
+
+/// How many calls are in flight in a test that is about many.
+pub(crate) fn many() -> usize {
+    number("MATRIX_CALLS").map_or(1000, |calls| usize::try_from(calls).expect("a number of calls"))
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable} is not a number: {value}")))
+}
+
+/// Makes tests out of functions `fn name<S: AnyStack>(code: Code) -> wasmtime::Result<()>`: one for each backend that
+/// the build has, with each kind of code that runs on the target.
+macro_rules! matrix {
+    ($($test:ident),+ $(,)?) => {
+        #[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
+        mod fiber {
+            $crate::support::matrix!(@code wasmtime_async::FiberStack, $($test),+);
+        }
+
+        #[cfg(feature = "thread-backend")]
+        mod thread {
+            $crate::support::matrix!(@code wasmtime_async::ThreadStack, $($test),+);
+        }
+    };
+    (@code $stack:ty, $($test:ident),+) => {
+        #[cfg(any(
+            target_arch = "x86_64",
+            target_arch = "aarch64",
+            target_arch = "riscv64",
+            target_arch = "s390x"
+        ))]
+        mod native {
+            $crate::support::matrix!(@tests $stack, Native, $($test),+);
+        }
+
+        mod pulley {
+            $crate::support::matrix!(@tests $stack, Pulley, $($test),+);
+        }
+    };
+    (@tests $stack:ty, $code:ident, $($test:ident),+) => {
+        $(
+            #[test]
+            fn $test() -> wasmtime::Result<()> {
+                $crate::support::guarded(concat!(module_path!(), "::", stringify!($test)), || {
+                    super::super::$test::<$stack>($crate::support::Code::$code)
+                })
+            }
+        )+
+    };
+}
+pub(crate) use matrix;
