@@ -137,7 +137,7 @@ impl ForSide for Limit {
             // Printed as it goes, for the case that the process does not survive.
             if count % 1_000 == 0 || count == self.0 {
                 let resident = process::resident();
-                println!("calls={count}\ngib={}", resident / (1 << 30) as f64);
+                println!("calls={count}\ngib={}", resident / f64::from(1 << 30));
                 if resident > ENOUGH {
                     println!("stopped=the bench, at 12 GiB");
                     break;

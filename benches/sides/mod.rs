@@ -13,7 +13,9 @@ use wasmtime::{
     Caller, Config, Engine, Func, FuncType, InstanceAllocationStrategy, InstancePre, Linker, Module,
     PoolingAllocationConfig, Result, Store, Val, ValType,
 };
-use wasmtime_async::{AsyncFunc, Carries, DEFAULT_SIZE, FiberStack, FuncExt, InstancePreExt, LinkerExt, Stack};
+use wasmtime_async::{
+    AsyncFunc, Carries, DEFAULT_SIZE, FiberStack, FuncExt, InstancePreExt, LinkerExt, Parking, Stack,
+};
 
 use self::futures::{Pending, Woken};
 
@@ -328,7 +330,10 @@ impl<S: Stack + Carries<Data> + 'static> Side for Ours<S> {
 
 /// The name of the fiber backend in reports: which of its two ways to park activations is in use.
 pub(crate) fn fiber_name() -> &'static str {
-    "fiber"
+    match FiberStack::parking() {
+        Parking::Direct => "fiber-direct",
+        _ => "fiber",
+    }
 }
 
 /// The fiber backend.

@@ -1,11 +1,11 @@
 //! The thread backend's handoff, there and back, beside the two usual ways to have a thread do something and wait for it.
 //! Once with all processors, and once with one, in a child process.
 
-use crate::Runner;
 use crate::sides::futures::poll_pending;
 use crate::sides::process;
+use crate::{ROUNDS, Runner};
 use core_affinity::CoreId;
-use criterion::Bencher;
+use criterion::{Bencher, BenchmarkId};
 use std::env;
 use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex};
@@ -39,9 +39,11 @@ pub(crate) fn run_child(runner: &mut Runner) {
 
 fn measure(runner: &mut Runner, name: &str) {
     let mut group = runner.criterion.benchmark_group(name);
-    group.bench_function("thread", stack);
-    group.bench_function("channels", channels);
-    group.bench_function("condvar", condvar);
+    for round in 0..ROUNDS {
+        group.bench_function(BenchmarkId::new("thread", round), stack);
+        group.bench_function(BenchmarkId::new("channels", round), channels);
+        group.bench_function(BenchmarkId::new("condvar", round), condvar);
+    }
     group.finish();
 }
 

@@ -15,13 +15,16 @@ mod requests;
 mod sides;
 mod stacks;
 
-use criterion::{Bencher, Criterion};
+use criterion::{Bencher, BenchmarkId, Criterion};
 use report::Report;
 use sides::{Side, on_demand, pooling};
 use std::env;
 use std::path::Path;
 use std::time::Duration;
 use wasmtime::Engine;
+
+/// How many times each side is measured.
+const ROUNDS: u32 = 4;
 
 /// Something that is measured for every side.
 trait Case {
@@ -54,21 +57,24 @@ struct Runner {
 }
 
 impl Runner {
-    /// Measures the case for every side, one after the other.
+    /// Measures the case for every side in turn, several times over, so that what else the machine does meets them all.
     fn run(&mut self, case: &impl Case) {
         let name = case.name();
         self.report.add(&name, case.per_iteration());
         let mut group = self.criterion.benchmark_group(name);
-        if case.without_suspending() {
-            group.bench_function("sync", |b| case.bench::<sides::Plain>(&self.on_demand, b));
+        for round in 0..ROUNDS {
+            let id = |side| BenchmarkId::new(side, round);
+            if case.without_suspending() {
+                group.bench_function(id("sync"), |b| case.bench::<sides::Plain>(&self.on_demand, b));
+            }
+            if case.natively() {
+                group.bench_function(id("native"), |b| case.bench::<sides::Native>(&self.on_demand, b));
+                group.bench_function(id("pooled"), |b| case.bench::<sides::Native>(&self.pooling, b));
+            }
+            group.bench_function(id(sides::fiber_name()), |b| case.bench::<sides::Fiber>(&self.on_demand, b));
+            #[cfg(feature = "thread-backend")]
+            group.bench_function(id("thread"), |b| case.bench::<sides::Thread>(&self.on_demand, b));
         }
-        if case.natively() {
-            group.bench_function("native", |b| case.bench::<sides::Native>(&self.on_demand, b));
-            group.bench_function("pooled", |b| case.bench::<sides::Native>(&self.pooling, b));
-        }
-        group.bench_function(sides::fiber_name(), |b| case.bench::<sides::Fiber>(&self.on_demand, b));
-        #[cfg(feature = "thread-backend")]
-        group.bench_function("thread", |b| case.bench::<sides::Thread>(&self.on_demand, b));
         group.finish();
     }
 }
@@ -76,12 +82,13 @@ impl Runner {
 fn main() {
     let results = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("criterion");
     let short = env::var_os("BENCH_SHORT").is_some();
-    let (warm_up, measurement, samples) = if short { (50, 300, 10) } else { (500, 2_000, 50) };
+    let (warm_up, measurement, samples) = if short { (20, 100, 50) } else { (200, 600, 100) };
     let mut runner = Runner {
         criterion: Criterion::default()
             .warm_up_time(Duration::from_millis(warm_up))
             .measurement_time(Duration::from_millis(measurement))
             .sample_size(samples)
+            .nresamples(2_000)
             .output_directory(&results)
             .configure_from_args(),
         report: Report::new(results),
