@@ -75,11 +75,14 @@ fn report_limits(most: u32) {
     for side in suspending_sides() {
         let most = if side == "thread" { most.min(THREADS) } else { most };
         let lines = process::run(&format!("limit {side} {most}"));
+        let mut reason = field(&lines, "stopped").unwrap_or("?").to_owned();
+        if let Some(error) = field(&lines, "pool_error") {
+            reason = format!("{reason}; a larger pool: {error}");
+        }
         println!(
-            "case=in_flight_limit backend={side} calls={} gib={} stopped_by=\"{}\"",
+            "case=in_flight_limit backend={side} calls={} gib={} stopped_by=\"{reason}\"",
             field(&lines, "calls").unwrap_or("0"),
             show(number(&lines, "gib"), 2),
-            field(&lines, "stopped").unwrap_or("?")
         );
     }
 }

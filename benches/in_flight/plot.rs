@@ -1,11 +1,11 @@
-//! A plot with a logarithmic x axis, as SVG, in colours that can be read on light and on dark pages.
+//! A plot with logarithmic axes, as SVG, in colours that can be read on light and on dark pages.
 
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 400.0;
 const LEFT: f64 = 70.0;
-const RIGHT: f64 = 20.0;
+const RIGHT: f64 = 32.0;
 const TOP: f64 = 96.0;
 const BOTTOM: f64 = 52.0;
 const INK: &str = "#808080";
@@ -25,35 +25,34 @@ pub(crate) struct Plot {
 }
 
 impl Plot {
+    fn points(&self) -> impl Iterator<Item = (f64, f64)> + Clone {
+        self.series.iter().flat_map(|series| series.points.iter().copied())
+    }
+
+    /// The picture.
     pub(crate) fn svg(&self) -> String {
-        let points = || self.series.iter().flat_map(|series| &series.points);
-        let decades = points().map(|(x, _)| x.log10().ceil()).fold(1.0, f64::max);
-        let step = tick_step(points().map(|(_, y)| *y).fold(1.0, f64::max));
-        let top = (points().map(|(_, y)| *y).fold(1.0, f64::max) / step).ceil() * step;
-        let x_of = |x: f64| LEFT + x.log10() / decades * (WIDTH - LEFT - RIGHT);
-        let y_of = |y: f64| HEIGHT - BOTTOM - y / top * (HEIGHT - TOP - BOTTOM);
+        let x_axis = Axis::over(self.points().map(|(x, _)| x), &[1.0], LEFT, WIDTH - RIGHT);
+        let y_axis = Axis::over(self.points().map(|(_, y)| y), &[1.0, 2.0, 5.0], HEIGHT - BOTTOM, TOP);
 
         let mut svg = Svg::new();
         svg.text(LEFT, 24.0, "start", 15, self.title);
         svg.text((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 10.0, "middle", 13, self.x_label);
-        svg.text(LEFT - 8.0, TOP - 12.0, "end", 13, self.y_label);
-        let mut y = 0.0;
-        while y <= top {
-            svg.line((LEFT, y_of(y)), (WIDTH - RIGHT, y_of(y)), if y > 0.0 { 0.25 } else { 1.0 });
-            svg.text(LEFT - 8.0, y_of(y) + 4.0, "end", 12, &grouped(y));
-            y += step;
+        svg.text(8.0, TOP - 14.0, "start", 13, self.y_label);
+        for (index, tick) in y_axis.ticks.iter().enumerate() {
+            let y = y_axis.place(*tick);
+            svg.line((LEFT, y), (WIDTH - RIGHT, y), if index > 0 { 0.25 } else { 1.0 });
+            svg.text(LEFT - 8.0, y + 4.0, "end", 12, &grouped(*tick));
         }
-        let mut x = 1.0_f64;
-        while x.log10() <= decades {
-            svg.line((x_of(x), HEIGHT - BOTTOM), (x_of(x), HEIGHT - BOTTOM + 5.0), 1.0);
-            svg.text(x_of(x), HEIGHT - BOTTOM + 20.0, "middle", 12, &grouped(x));
-            x *= 10.0;
+        for tick in &x_axis.ticks {
+            let x = x_axis.place(*tick);
+            svg.line((x, HEIGHT - BOTTOM), (x, HEIGHT - BOTTOM + 5.0), 1.0);
+            svg.text(x, HEIGHT - BOTTOM + 20.0, "middle", 12, &grouped(*tick));
         }
         for (row, series) in self.series.iter().enumerate() {
             let at = (LEFT + if row < 2 { 0.0 } else { 310.0 }, if row % 2 == 0 { 48.0 } else { 68.0 });
             svg.path(series, &[at, (at.0 + 34.0, at.1)]);
             svg.text(at.0 + 42.0, at.1 + 4.0, "start", 12, &series.label);
-            let points: Vec<_> = series.points.iter().map(|&(x, y)| (x_of(x), y_of(y))).collect();
+            let points: Vec<_> = series.points.iter().map(|&(x, y)| (x_axis.place(x), y_axis.place(y))).collect();
             svg.path(series, &points);
             svg.dots(series, &points);
         }
@@ -61,10 +60,29 @@ impl Plot {
     }
 }
 
-/// A step of 1, 2 or 5 times a power of ten, four to eight of which reach up to `most`.
-fn tick_step(most: f64) -> f64 {
-    let power = 10_f64.powf((most / 4.0).log10().floor());
-    [5.0, 2.0, 1.0].map(|times| times * power).into_iter().find(|step| most / step >= 4.0).unwrap_or(power)
+/// A logarithmic axis between two places of the picture.
+struct Axis {
+    /// From the first to the last.
+    ticks: Vec<f64>,
+    from: f64,
+    to: f64,
+}
+
+impl Axis {
+    /// Ticks at the given multiples of powers of ten, as far as the values reach.
+    fn over(values: impl Iterator<Item = f64> + Clone, multiples: &[f64], from: f64, to: f64) -> Self {
+        let (low, high) = (values.clone().fold(f64::MAX, f64::min), values.fold(1.0, f64::max));
+        let all: Vec<f64> =
+            (0..10).flat_map(|power| multiples.iter().map(move |multiple| multiple * 10_f64.powi(power))).collect();
+        let first = all.iter().rposition(|tick| *tick <= low).unwrap_or(0);
+        let last = all.iter().position(|tick| *tick >= high).unwrap_or(all.len() - 1);
+        Self { ticks: all[first..=last.max(first + 1)].to_vec(), from, to }
+    }
+
+    fn place(&self, value: f64) -> f64 {
+        let (first, last) = (self.ticks[0].log10(), self.ticks[self.ticks.len() - 1].log10());
+        self.from + (value.log10() - first) / (last - first) * (self.to - self.from)
+    }
 }
 
 /// A whole number with its thousands set apart.
