@@ -1,0 +1,174 @@
+//! What a suspended call costs in memory, and how many of them a process can have.
+//!
+//! `cargo bench --bench memory` starts 10,000 calls, each with a store, an instance and a stack of its own, suspends all
+//! of them, and reads the process's own figures: resident memory, page tables, mappings. (A thread's memory in the
+//! kernel is not among them.) Then it starts calls until there are no more to be had, at most 200,000, or 12 GiB of them;
+//! threads at most 20,000, so as to leave some to the rest of the system. Each figure comes from a fresh process. With
+//! `-- --quick` or `BENCH_SHORT=1` there are 1,000 calls, and 20,000 at most.
+
+#[path = "sides/mod.rs"]
+mod sides;
+
+use sides::process::{self, Figures, field, number};
+use sides::{ForSide, Host, Linked, Memory, Side, for_side, pooling_for, suspending_sides};
+use wasmtime::{Engine, Result};
+
+/// The resident memory at which to stop, in bytes.
+const ENOUGH: f64 = 12.0 * 1024.0 * 1024.0 * 1024.0;
+
+/// How many threads are started at most.
+const THREADS: u32 = 20_000;
+
+fn main() {
+    if !cfg!(target_os = "linux") {
+        println!("these figures come from Linux's /proc");
+        return;
+    }
+    if let Some(job) = process::job() {
+        let count: u32 = job[2].parse().expect("a number");
+        let outcome = match job[0].as_str() {
+            "idle" => for_side(&job[1], count, &Idle(count)),
+            "suspended" => for_side(&job[1], count, &SuspendedCalls(count)),
+            _ => for_side(&job[1], largest_pool(&job[1], count), &Limit(count)),
+        };
+        if let Err(error) = outcome {
+            println!("stopped={error:#}");
+        }
+        return;
+    }
+    let short = process::short();
+    report_memory(if short { 1_000 } else { 10_000 });
+    report_limits(if short { 20_000 } else { 200_000 });
+}
+
+/// Prints a line for each figure and backend.
+fn report_memory(count: u32) {
+    let sync = process::run(&format!("idle sync {count}"));
+    let measured: Vec<_> =
+        suspending_sides().iter().map(|side| (*side, process::run(&format!("suspended {side} {count}")))).collect();
+    for (side, lines) in &measured {
+        if let Some(reason) = field(lines, "stopped") {
+            println!("memory_{count} of {side} stopped by: {reason}");
+        }
+    }
+    for key in ["bytes", "page_table_bytes", "mappings"] {
+        let of = |side: &str| number(&measured.iter().find(|(name, _)| *name == side)?.1, key);
+        let (native, pooled) = (of("native"), of("pooled"));
+        for (backend, lines) in &measured[2..] {
+            let ours = number(lines, key);
+            let ratio = ours.zip(native).map(|(ours, native)| ours / native);
+            println!(
+                "case=memory_{count} backend={backend} ours_{key}={} native_{key}={} pooled_{key}={} sync_{key}={} \
+                 ratio={}",
+                show(ours, 1),
+                show(native, 1),
+                show(pooled, 1),
+                show(number(&sync, key), 1),
+                show(ratio, 3)
+            );
+        }
+    }
+}
+
+/// Prints a line for each side.
+fn report_limits(most: u32) {
+    for side in suspending_sides() {
+        let most = if side == "thread" { most.min(THREADS) } else { most };
+        let lines = process::run(&format!("limit {side} {most}"));
+        let mut reason = field(&lines, "stopped").unwrap_or("?").to_owned();
+        if let Some(error) = field(&lines, "pool_error") {
+            reason = format!("{reason}; a larger pool: {error}");
+        }
+        println!(
+            "case=in_flight_limit backend={side} calls={} gib={} stopped_by=\"{reason}\"",
+            field(&lines, "calls").unwrap_or("0"),
+            show(number(&lines, "gib"), 2),
+        );
+    }
+}
+
+fn show(value: Option<f64>, decimals: usize) -> String {
+    value.map_or("-".into(), |value| format!("{value:.decimals$}"))
+}
+
+/// Stores with an instance that is not running.
+struct Idle(u32);
+
+impl ForSide for Idle {
+    fn run<S: Side>(&self, engine: &Engine) -> Result<()> {
+        let linked = Linked::<S>::new(engine, Host::Typed(1), Memory::No)?;
+        print_memory_of_each(self.0, || linked.live())
+    }
+}
+
+/// Suspended calls, each with its store and stack.
+struct SuspendedCalls(u32);
+
+impl ForSide for SuspendedCalls {
+    fn run<S: Side>(&self, engine: &Engine) -> Result<()> {
+        let linked = Linked::<S>::new(engine, Host::Typed(1), Memory::No)?;
+        print_memory_of_each(self.0, || linked.suspended())
+    }
+}
+
+/// Makes so many, having made one already so that what they share is there.
+fn print_memory_of_each<I>(count: u32, make: impl Fn() -> Result<I>) -> Result<()> {
+    drop(make()?);
+    let before = Figures::read();
+    let all = (0..count).map(|_| make()).collect::<Result<Vec<I>>>()?;
+    let each = Figures::read().each_since(&before, count);
+    println!("bytes={}\npage_table_bytes={}\nmappings={}", each.resident, each.page_tables, each.mappings);
+    drop(all);
+    Ok(())
+}
+
+/// Calls that are started until one fails.
+struct Limit(u32);
+
+impl ForSide for Limit {
+    fn run<S: Side>(&self, engine: &Engine) -> Result<()> {
+        let linked = Linked::<S>::new(engine, Host::Typed(1), Memory::No)?;
+        let mut calls = Vec::with_capacity(self.0 as usize);
+        for count in 1..=self.0 {
+            match linked.suspended() {
+                Ok(call) => calls.push(call),
+                Err(error) => {
+                    println!("calls={}\nstopped={error:#}", count - 1);
+                    break;
+                }
+            }
+            // Printed as it goes, for the case that the process does not survive.
+            if count % 1_000 == 0 || count == self.0 {
+                let resident = process::resident();
+                println!("calls={count}\ngib={}", resident / f64::from(1 << 30));
+                if resident > ENOUGH {
+                    println!("stopped=the bench, at 12 GiB");
+                    break;
+                }
+            }
+        }
+        if calls.len() == self.0 as usize {
+            println!("stopped=the bench, at this number");
+        }
+        Ok(())
+    }
+}
+
+/// The largest pool that wasmtime can make, at most `most`. Nothing to the other sides.
+fn largest_pool(side: &str, most: u32) -> u32 {
+    if side != "pooled" || pooling_for(most, 1).is_ok() {
+        return most;
+    }
+    let (mut works, mut fails) = (1, most);
+    while fails - works > 100 {
+        let middle = works.midpoint(fails);
+        match pooling_for(middle, 1) {
+            Ok(_) => works = middle,
+            Err(error) => {
+                fails = middle;
+                println!("pool_error={error:#}");
+            }
+        }
+    }
+    works
+}

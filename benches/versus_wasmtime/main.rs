@@ -1,0 +1,112 @@
+//! This crate beside wasmtime's own async and beside plain synchronous wasmtime: the same guest, the same engine
+//! settings, in one run.
+//!
+//! `cargo bench --bench versus_wasmtime` measures everything in about ten minutes. With `-- --quick`, or with the
+//! environment variable `BENCH_SHORT=1`, it takes less than five, with more noise. At the end it prints one line a case
+//! and backend, see [`report`]. Only ratios within one run mean anything.
+
+mod calls;
+#[cfg(feature = "thread-backend")]
+mod handoff;
+mod hosts;
+mod report;
+mod requests;
+#[path = "../sides/mod.rs"]
+mod sides;
+mod stacks;
+
+use criterion::{Bencher, BenchmarkId, Criterion};
+use report::Report;
+use sides::{Side, on_demand, pooling};
+use std::env;
+use std::path::Path;
+use std::time::Duration;
+use wasmtime::Engine;
+
+/// How many times each side is measured.
+const ROUNDS: u32 = 4;
+
+/// Something that is measured for every side.
+trait Case {
+    fn name(&self) -> String;
+
+    /// How many of what is reported happen in one iteration.
+    fn per_iteration(&self) -> u32 {
+        1
+    }
+
+    /// Whether plain synchronous wasmtime can do it.
+    fn without_suspending(&self) -> bool {
+        false
+    }
+
+    /// Whether wasmtime's own async can do it.
+    fn natively(&self) -> bool {
+        true
+    }
+
+    fn bench<S: Side>(&self, engine: &Engine, bencher: &mut Bencher<'_>);
+}
+
+/// Measures cases and remembers them for the report.
+struct Runner {
+    criterion: Criterion,
+    report: Report,
+    on_demand: Engine,
+    pooling: Engine,
+}
+
+impl Runner {
+    /// Measures the case for every side in turn, several times over, so that what else the machine does meets them all.
+    fn run(&mut self, case: &impl Case) {
+        let name = case.name();
+        self.report.add(&name, case.per_iteration());
+        let mut group = self.criterion.benchmark_group(name);
+        for round in 0..ROUNDS {
+            let id = |side| BenchmarkId::new(side, round);
+            if case.without_suspending() {
+                group.bench_function(id("sync"), |b| case.bench::<sides::Plain>(&self.on_demand, b));
+            }
+            if case.natively() {
+                group.bench_function(id("native"), |b| case.bench::<sides::Native>(&self.on_demand, b));
+                group.bench_function(id("pooled"), |b| case.bench::<sides::Native>(&self.pooling, b));
+            }
+            group.bench_function(id(sides::fiber_name()), |b| case.bench::<sides::Fiber>(&self.on_demand, b));
+            #[cfg(feature = "thread-backend")]
+            group.bench_function(id("thread"), |b| case.bench::<sides::Thread>(&self.on_demand, b));
+        }
+        group.finish();
+    }
+}
+
+fn main() {
+    let results = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("criterion");
+    let short = env::var_os("BENCH_SHORT").is_some();
+    let (warm_up, measurement, samples) = if short { (20, 100, 50) } else { (200, 600, 100) };
+    let mut runner = Runner {
+        criterion: Criterion::default()
+            .warm_up_time(Duration::from_millis(warm_up))
+            .measurement_time(Duration::from_millis(measurement))
+            .sample_size(samples)
+            .nresamples(2_000)
+            .output_directory(&results)
+            .configure_from_args(),
+        report: Report::new(results),
+        on_demand: on_demand(),
+        pooling: pooling(),
+    };
+    #[cfg(feature = "thread-backend")]
+    if sides::process::job().is_some() {
+        handoff::run_child(&mut runner);
+        return;
+    }
+    calls::run(&mut runner);
+    hosts::run(&mut runner);
+    requests::run(&mut runner);
+    stacks::run(&mut runner);
+    #[cfg(feature = "thread-backend")]
+    handoff::run(&mut runner);
+
+    runner.criterion.final_summary();
+    runner.report.print();
+}

@@ -1,0 +1,164 @@
+//! What a server does: a store and an instance for each request, many of them in flight on one thread.
+
+use crate::sides::futures::{Order, drive, poll_pending};
+use crate::sides::{Host, Linked, Memory, Side};
+use crate::{Case, Runner};
+use criterion::Bencher;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+use wasmtime::Engine;
+
+/// How many requests are in flight at once.
+const IN_FLIGHT: u32 = 1_000;
+
+/// How many suspended calls are dropped in one go, between two looks at the clock.
+const DROPPED: u32 = 64;
+
+pub(crate) fn run(runner: &mut Runner) {
+    runner.run(&Request { name: "request", memory: Memory::No, stack: NewStack::Never });
+    runner.run(&Request { name: "request_new_stack", memory: Memory::No, stack: NewStack::Always });
+    runner.run(&Request { name: "request_memory", memory: Memory::OnePage, stack: NewStack::Never });
+    for (order, suffix) in [(Order::RoundRobin, "round_robin"), (Order::Random, "random")] {
+        runner.run(&Requests { name: format!("requests_1000_{suffix}"), order });
+        runner.run(&Resumes { name: format!("resumes_1000_{suffix}"), order });
+    }
+    runner.run(&DropSuspended);
+}
+
+/// When a request gets a stack of its own. (wasmtime's own async makes one for each store, whatever is chosen here.)
+#[derive(Clone, Copy, PartialEq)]
+enum NewStack {
+    Never,
+    Always,
+}
+
+/// One request from its beginning to its end, with one suspension.
+struct Request {
+    name: &'static str,
+    memory: Memory,
+    stack: NewStack,
+}
+
+impl Case for Request {
+    fn name(&self) -> String {
+        self.name.into()
+    }
+
+    fn without_suspending(&self) -> bool {
+        true
+    }
+
+    fn bench<S: Side>(&self, engine: &Engine, bencher: &mut Bencher<'_>) {
+        let linked = Linked::<S>::new(engine, Host::Typed(1), self.memory).unwrap();
+        let mut stack = S::stack().unwrap();
+        bencher.iter(|| {
+            if self.stack == NewStack::Always {
+                stack = S::stack().unwrap();
+            }
+            let result = drive(linked.request(&mut stack)).unwrap();
+            assert_eq!(result, 1);
+        });
+    }
+}
+
+/// A thousand requests, started one after the other, and then resumed until they end. Reported per request.
+struct Requests {
+    name: String,
+    order: Order,
+}
+
+impl Case for Requests {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn per_iteration(&self) -> u32 {
+        IN_FLIGHT
+    }
+
+    fn bench<S: Side>(&self, engine: &Engine, bencher: &mut Bencher<'_>) {
+        let linked = Linked::<S>::new(engine, Host::Typed(1), Memory::No).unwrap();
+        let mut stacks: Vec<S::Stack> = (0..IN_FLIGHT).map(|_| S::stack().unwrap()).collect();
+        let rounds = self.order.rounds(stacks.len());
+        let mut rounds = rounds.iter().cycle();
+        bencher.iter(|| {
+            let mut requests: Vec<Pin<Box<dyn Future<Output = _>>>> = Vec::with_capacity(stacks.len());
+            for stack in &mut stacks {
+                let mut request = Box::pin(linked.request(stack));
+                poll_pending(request.as_mut());
+                requests.push(request);
+            }
+            for &turn in rounds.next().expect("cycles") {
+                let result = drive(requests[turn].as_mut()).unwrap();
+                assert_eq!(result, 1);
+            }
+        });
+    }
+}
+
+/// A thousand suspended calls, each with a store and an instance of its own, each resumed once. Reported per resume.
+struct Resumes {
+    name: String,
+    order: Order,
+}
+
+impl Case for Resumes {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn per_iteration(&self) -> u32 {
+        IN_FLIGHT
+    }
+
+    fn bench<S: Side>(&self, engine: &Engine, bencher: &mut Bencher<'_>) {
+        let linked = Linked::<S>::new(engine, Host::Typed(1), Memory::No).unwrap();
+        let mut calls: Vec<_> = (0..IN_FLIGHT).map(|_| linked.suspended().unwrap()).collect();
+        let rounds = self.order.rounds(calls.len());
+        let mut rounds = rounds.iter().cycle();
+        bencher.iter(|| {
+            for &turn in rounds.next().expect("cycles") {
+                poll_pending(calls[turn].as_mut());
+            }
+        });
+    }
+}
+
+/// Dropping a suspended call. Its stack and its store stay.
+struct DropSuspended;
+
+impl Case for DropSuspended {
+    fn name(&self) -> String {
+        "drop_suspended".into()
+    }
+
+    fn per_iteration(&self) -> u32 {
+        DROPPED
+    }
+
+    fn bench<S: Side>(&self, engine: &Engine, bencher: &mut Bencher<'_>) {
+        let linked = Linked::<S>::new(engine, Host::Typed(1), Memory::No).unwrap();
+        let mut guests: Vec<_> = (0..DROPPED)
+            .map(|_| {
+                let mut live = linked.live().unwrap();
+                let func = live.func::<i32, i32>("loop").unwrap();
+                (live, func)
+            })
+            .collect();
+        bencher.iter_custom(|iterations| {
+            let mut taken = Duration::ZERO;
+            for _ in 0..iterations {
+                let mut calls: Vec<Pin<Box<dyn Future<Output = _>>>> = Vec::new();
+                for (live, func) in &mut guests {
+                    let mut call = Box::pin(S::call(func, &mut live.stack, &mut live.store, 2));
+                    poll_pending(call.as_mut());
+                    calls.push(call);
+                }
+                let start = Instant::now();
+                drop(calls);
+                taken += start.elapsed();
+            }
+            taken
+        });
+    }
+}
