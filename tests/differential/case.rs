@@ -1,7 +1,6 @@
-//! A case: a guest, what its host functions do, and how the host calls it. Made from bytes, shown to people.
+//! A case: what a guest's host functions do, and how the host calls it. Made from bytes, shown to people.
 
 use crate::choices::Choices;
-use crate::guest;
 use std::fmt;
 
 /// The host functions that any guest may import, as `"host"` `"h0"`, `"h1"` and so on.
@@ -22,7 +21,6 @@ pub(crate) const MUCH_FUEL: u64 = 2_000_000;
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Case {
-    pub(crate) guest: Guest,
     /// What each host function does.
     pub(crate) imports: Vec<Import>,
     /// How much fuel each step has.
@@ -32,24 +30,6 @@ pub(crate) struct Case {
     /// After which pending poll the instantiation is dropped, if at all.
     pub(crate) cancel_start: Option<u32>,
     pub(crate) steps: Vec<Step>,
-}
-
-/// A module.
-#[derive(Debug)]
-pub(crate) enum Guest {
-    /// Text of our own generator.
-    Deep(String),
-    /// Binary of wasm-smith's.
-    Smith(Vec<u8>),
-}
-
-impl Guest {
-    pub(crate) fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Deep(text) => text.as_bytes(),
-            Self::Smith(binary) => binary,
-        }
-    }
 }
 
 /// A host function.
@@ -141,15 +121,13 @@ impl Case {
     /// Any bytes make a case.
     pub(crate) fn new(bytes: &[u8]) -> Self {
         let mut choices = Choices::new(bytes);
-        let smith = choices.one_in(4);
         let lazy = choices.one_in(4);
-        let imports = IMPORTS.iter().map(|_| import(&mut choices, lazy)).collect();
-        let fuel = if choices.one_in(8) { 50 + choices.below(3_000) as u64 } else { 20_000 };
+        let fuel = if choices.one_in(8) { 50 + choices.below(1_000) as u64 } else { 5_000 };
         let deadline_traps = choices.one_in(4);
         let cancel_start = cancel(&mut choices);
         let steps = (0..choices.within(1..=4)).map(|_| step(&mut choices)).collect();
-        let guest = if smith { guest::smith(choices) } else { guest::deep(&mut choices) };
-        Self { guest, imports, fuel, deadline_traps, cancel_start, steps }
+        let imports = IMPORTS.iter().map(|_| import(&mut choices, lazy)).collect();
+        Self { imports, fuel, deadline_traps, cancel_start, steps }
     }
 }
 
@@ -172,18 +150,18 @@ fn import(choices: &mut Choices<'_>, lazy: bool) -> Import {
 fn action(choices: &mut Choices<'_>) -> Action {
     let small = |choices: &mut Choices<'_>, end| u32::try_from(choices.below(end)).expect("is small");
     match choices.below(32) {
-        0..13 => {
+        0..11 => {
             let wake = choices.pick(&[Wake::AtOnce, Wake::Later, Wake::Later, Wake::Elsewhere]);
             Action::Pause { times: small(choices, 4), wake }
         }
-        13..20 => {
+        11..18 => {
             let way = choices.pick(&[Way::Await, Way::Sync]);
             Action::CallBack { export: choices.below(8), way, swallow: choices.below(2) == 1 }
         }
-        20..22 => Action::CallElsewhere { pauses: small(choices, 3) },
-        22..24 => Action::GrowMemory,
-        24..26 => Action::WriteMemory(choices.0.arbitrary().unwrap_or(0)),
-        26..28 => Action::ReachDeadline,
+        18..20 => Action::CallElsewhere { pauses: small(choices, 3) },
+        20..22 => Action::GrowMemory,
+        22..24 => Action::WriteMemory(choices.0.arbitrary().unwrap_or(0)),
+        24..28 => Action::ReachDeadline,
         28 => Action::CollectGarbage,
         29 => Action::BurnFuel(choices.below(100) as u64),
         30 => Action::Fail(small(choices, 100)),
@@ -202,18 +180,10 @@ fn step(choices: &mut Choices<'_>) -> Step {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.guest {
-            Guest::Deep(text) => writeln!(f, "{text}")?,
-            Guest::Smith(binary) => {
-                write!(f, "module of wasm-smith's, {} bytes: ", binary.len())?;
-                for byte in binary {
-                    write!(f, "{byte:02x}")?;
-                }
-                writeln!(f)?;
-            }
-        }
         for (number, (import, signature)) in self.imports.iter().zip(IMPORTS).enumerate() {
-            writeln!(f, "h{number} {signature}: {:?}, calls in turn: {:?}", import.shape, import.script)?;
+            if import.script.iter().any(|call| !call.is_empty()) {
+                writeln!(f, "h{number} {signature}: {:?}, calls in turn: {:?}", import.shape, import.script)?;
+            }
         }
         writeln!(
             f,

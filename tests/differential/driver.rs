@@ -19,6 +19,8 @@ pub(crate) struct Timers(Arc<Mutex<Waiting>>);
 
 #[derive(Default, Debug)]
 struct Waiting {
+    /// Counts the polls of tasks.
+    turn: u64,
     next: u64,
     wakers: Vec<(u64, Waker, Wake)>,
 }
@@ -53,13 +55,22 @@ pub(crate) struct Pause {
     times: u32,
     wake: Wake,
     timers: Timers,
-    /// Under which number its waker waits.
-    armed: Option<u64>,
+    armed: Armed,
+}
+
+/// What a future that was pending waits for.
+#[derive(Clone, Copy, Debug)]
+enum Armed {
+    No,
+    /// Any turn of its task but this one.
+    NotIn(u64),
+    /// That the waker with this number is fired.
+    Timer(u64),
 }
 
 impl Pause {
     pub(crate) fn new(times: u32, wake: Wake, timers: &Timers) -> Self {
-        Self { times, wake, timers: timers.clone(), armed: None }
+        Self { times, wake, timers: timers.clone(), armed: Armed::No }
     }
 }
 
@@ -69,26 +80,35 @@ impl Future for Pause {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let timers = self.timers.clone();
         let mut waiting = timers.lock();
-        if let Some(armed) = self.armed {
-            if let Some((_, waker, _)) = waiting.wakers.iter_mut().find(|(id, ..)| *id == armed) {
-                // Polled without having been woken.
-                waker.clone_from(cx.waker());
+        match self.armed {
+            // Polled again though it was not woken: tells whom to wake.
+            Armed::NotIn(turn) if turn == waiting.turn => {
+                drop(waiting);
+                cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            self.armed = None;
+            Armed::Timer(timer) => {
+                if let Some((_, waker, _)) = waiting.wakers.iter_mut().find(|(id, ..)| *id == timer) {
+                    waker.clone_from(cx.waker());
+                    return Poll::Pending;
+                }
+            }
+            Armed::NotIn(_) | Armed::No => {}
         }
+        self.armed = Armed::No;
         if self.times == 0 {
             return Poll::Ready(());
         }
         self.times -= 1;
         if let Wake::AtOnce = self.wake {
+            self.armed = Armed::NotIn(waiting.turn);
             drop(waiting);
             cx.waker().wake_by_ref();
         } else {
             let id = waiting.next;
             waiting.next += 1;
             waiting.wakers.push((id, cx.waker().clone(), self.wake));
-            self.armed = Some(id);
+            self.armed = Armed::Timer(id);
         }
         Poll::Pending
     }
@@ -96,10 +116,10 @@ impl Future for Pause {
 
 impl Drop for Pause {
     fn drop(&mut self) {
-        if let Some(armed) = self.armed {
+        if let Armed::Timer(timer) = self.armed {
             let removed = {
                 let mut waiting = self.timers.lock();
-                let position = waiting.wakers.iter().position(|(id, ..)| *id == armed);
+                let position = waiting.wakers.iter().position(|(id, ..)| *id == timer);
                 position.map(|position| waiting.wakers.swap_remove(position))
             };
             drop(removed);
@@ -171,7 +191,8 @@ impl<T> Task<'_, T> {
         self.output.is_none() && self.flags.last().is_some_and(|flag| flag.0.load(Ordering::Relaxed))
     }
 
-    fn poll(&mut self, random: &mut Random) {
+    fn poll(&mut self, timers: &Timers, random: &mut Random) {
+        timers.lock().turn += 1;
         if self.flags.is_empty() || random.below(4) == 0 {
             self.flags.push(Arc::default());
         }
@@ -207,17 +228,17 @@ pub(crate) fn drive<'a, T>(
                 break;
             }
             let task = unstarted.swap_remove(random.below(unstarted.len()));
-            tasks[task].poll(random);
+            tasks[task].poll(timers, random);
         } else if waiting && (woken.is_empty() || random.below(3) == 0) {
             timers.fire(random);
         } else {
             let task = woken[random.below(woken.len())];
-            tasks[task].poll(random);
+            tasks[task].poll(timers, random);
         }
         let any = random.below(tasks.len());
         if random.below(16) == 0 && tasks[any].output.is_none() && !tasks[any].is_woken() && !unstarted.contains(&any) {
             unasked.0.set(true);
-            tasks[any].poll(random);
+            tasks[any].poll(timers, random);
             unasked.0.set(false);
         }
     }

@@ -5,10 +5,46 @@
 //! a nested call has a fresh limit in wasmtime's own async and its caller's here, so that what such a recursion leaves
 //! behind could not be compared.
 
-use crate::case::{Guest, IMPORTS};
+use crate::case::IMPORTS;
 use crate::choices::Choices;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use wasm_smith::{Config, Module};
+
+/// A module.
+#[derive(Debug)]
+pub(crate) enum Guest {
+    /// Text of our own generator.
+    Deep(String),
+    /// Binary of wasm-smith's.
+    Arbitrary(Vec<u8>),
+}
+
+impl Guest {
+    /// Any bytes make a guest.
+    pub(crate) fn new(bytes: &[u8]) -> Self {
+        let mut choices = Choices::new(bytes);
+        if choices.one_in(4) { arbitrary(choices) } else { deep(&mut choices) }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Deep(text) => text.as_bytes(),
+            Self::Arbitrary(binary) => binary,
+        }
+    }
+}
+
+impl fmt::Display for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deep(text) => f.write_str(text),
+            Self::Arbitrary(binary) => {
+                write!(f, "module of wasm-smith's, {} bytes: ", binary.len())?;
+                binary.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+    }
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Ty {
@@ -75,8 +111,8 @@ const ELEMENTS: usize = TABLE - 2;
 const GLOBALS: [Ty; 5] = [Ty::I32, Ty::I64, Ty::F32, Ty::F64, Ty::I32];
 
 /// A module with loops, calls, bounded recursion, indirect calls, growing memories and tables, several results, traps.
-pub(crate) fn deep(choices: &mut Choices<'_>) -> Guest {
-    let functions: Vec<_> = (0..choices.within(1..=6)).map(|_| Signature::any(choices)).collect();
+fn deep(choices: &mut Choices<'_>) -> Guest {
+    let functions: Vec<_> = (0..choices.within(1..=4)).map(|_| Signature::any(choices)).collect();
     let mut text = String::from("(module\n");
     for (number, signature) in functions.iter().enumerate() {
         let _ = writeln!(text, "  (type $t{number} (func{}))", signature.text());
@@ -117,11 +153,18 @@ pub(crate) fn deep(choices: &mut Choices<'_>) -> Guest {
     text.push_str(
         "\n    (i32.add (call $down (i32.sub (local.get $depth) (i32.const 1))) (i32.load8_u (local.get $depth))))\n",
     );
+    let host = choices.pick(&["(call $h0)", "(drop (call $h1 (local.get 0)))", "(drop (call $h7))"]);
+    let (one, other) = (trap(choices), trap(choices));
+    let _ = writeln!(
+        text,
+        "  (func (export \"trap\") (param i32)\n    {host}\n    (if (i32.and (local.get 0) (i32.const 1)) (then {one}) \
+         (else {other})))"
+    );
     text.push_str(
-        "  (func $spin (export \"spin\") (result i32) (loop $again (br $again)) (unreachable))
+        "  (func $spin (result i32) (loop $again (br $again)) (unreachable))
   (func $bottomless (param i32) (result i32)
     (i32.add (call $bottomless (i32.add (local.get 0) (i32.const 1))) (local.get 0)))
-  (func $fall (export \"fall\") (call $refuel) (drop (call $bottomless (i32.const 0))))\n",
+  (func $fall (call $refuel) (drop (call $bottomless (i32.const 0))))\n",
     );
     if let Some(start) = functions.iter().position(|f| f.params.is_empty() && f.results.is_empty())
         && choices.one_in(2)
@@ -130,6 +173,23 @@ pub(crate) fn deep(choices: &mut Choices<'_>) -> Guest {
     }
     text.push(')');
     Guest::Deep(text)
+}
+
+/// Something that traps, with nothing but globals.
+fn trap(choices: &mut Choices<'_>) -> &'static str {
+    choices.pick(&[
+        "(unreachable)",
+        "(drop (i32.load (i32.const -8)))",
+        "(drop (table.get (i32.const 99)))",
+        "(drop (i32.div_s (global.get $g0) (i32.const 0)))",
+        "(drop (i64.div_s (i64.const 0x8000000000000000) (i64.const -1)))",
+        "(drop (i32.trunc_f64_s (f64.const nan)))",
+        "(drop (i32.trunc_f32_u (f32.const 1e20)))",
+        "(call_indirect (type $none) (i32.const 7))",
+        "(call_indirect (type $odd) (i64.const 1) (i32.const 6)) (drop) (drop) (drop) (drop)",
+        "(call $fall)",
+        "(drop (call $spin))",
+    ])
 }
 
 /// The body of one function.
@@ -161,15 +221,15 @@ impl Body<'_, '_> {
     }
 
     fn statements(&mut self, depth: usize, indent: usize) {
-        for _ in 0..self.choices.within(1..=4) {
+        for _ in 0..self.choices.within(1..=if depth == 2 { 5 } else { 2 }) {
             let _ = write!(self.out, "\n{:1$}", "", 2 * indent);
             self.statement(depth, indent);
         }
     }
 
     fn statement(&mut self, depth: usize, indent: usize) {
-        let text = match self.choices.below(28) {
-            0..3 => {
+        let text = match self.choices.below(32) {
+            28.. | 0..3 => {
                 let import = self.choices.below(IMPORTS.len());
                 self.host_call(import)
             }
@@ -235,7 +295,7 @@ impl Body<'_, '_> {
             24 => format!("(local.set $i32 (call $down {}))", self.value(Ty::I32, 1)),
             25 | 26 => {
                 let condition = self.value(Ty::I32, 1);
-                let trap = self.trap();
+                let trap = trap(self.choices);
                 format!("(if (i32.eqz (i32.and {condition} (i32.const 3))) (then {trap}))")
             }
             _ => String::from("(nop)"),
@@ -306,25 +366,9 @@ impl Body<'_, '_> {
         }
     }
 
-    fn trap(&mut self) -> &'static str {
-        self.choices.pick(&[
-            "(unreachable)",
-            "(drop (i32.load (i32.const -8)))",
-            "(drop (table.get (i32.const 99)))",
-            "(drop (i32.div_s (local.get $i32) (i32.const 0)))",
-            "(drop (i64.div_s (i64.const 0x8000000000000000) (i64.const -1)))",
-            "(drop (i32.trunc_f64_s (f64.const nan)))",
-            "(drop (i32.trunc_f32_u (f32.const 1e20)))",
-            "(call_indirect (type $none) (i32.const 7))",
-            "(call_indirect (type $odd) (i64.const 1) (i32.const 6)) (drop) (drop) (drop) (drop)",
-            "(call $fall)",
-            "(drop (call $spin))",
-        ])
-    }
-
     fn value(&mut self, ty: Ty, depth: usize) -> String {
         let name = ty.name();
-        let kind = self.choices.below(if depth == 0 { 3 } else { 12 });
+        let kind = self.choices.below(if depth == 0 { 3 } else { 15 });
         match kind {
             0 => {
                 let bits = self.choices.bits();
@@ -335,7 +379,7 @@ impl Body<'_, '_> {
                     Ty::F32 | Ty::F64 => format!("({name}.const {})", bits % 1_000_000),
                 }
             }
-            1 => format!("(local.get ${name})"),
+            1 | 12.. => format!("(local.get ${name})"),
             2 => {
                 let global = GLOBALS.iter().position(|global| *global == ty).expect("there is one of each type");
                 format!("(global.get $g{global})")
@@ -397,7 +441,7 @@ impl Body<'_, '_> {
 }
 
 /// An arbitrary module of wasm-smith's, whose imports are all host functions.
-pub(crate) fn smith(mut choices: Choices<'_>) -> Guest {
+fn arbitrary(mut choices: Choices<'_>) -> Guest {
     let imports: String = IMPORTS
         .iter()
         .enumerate()
@@ -408,7 +452,8 @@ pub(crate) fn smith(mut choices: Choices<'_>) -> Guest {
         disallow_traps: choices.one_in(4),
         export_everything: true,
         max_imports: 8,
-        max_funcs: 10,
+        max_funcs: 6,
+        max_instructions: 60,
         max_memory32_bytes: 8 << 16,
         max_tables: 2,
         max_table_elements: 100,
@@ -424,5 +469,5 @@ pub(crate) fn smith(mut choices: Choices<'_>) -> Guest {
         ..Config::default()
     };
     let module = Module::new(config, &mut choices.0).map(|module| module.to_bytes());
-    Guest::Smith(module.unwrap_or_else(|_| wat::parse_str("(module)").expect("is a module")))
+    Guest::Arbitrary(module.unwrap_or_else(|_| wat::parse_str("(module)").expect("is a module")))
 }

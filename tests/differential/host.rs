@@ -193,11 +193,11 @@ impl Run {
         params: &[Val],
         results: &mut [Val],
     ) -> Result<()> {
-        for result in results {
-            *result = match &*result {
-                Val::ExternRef(_) if self.number.is_multiple_of(3) => params[0],
-                Val::ExternRef(_) => Val::ExternRef(Some(ExternRef::new(&mut *caller, low(self.number).cast_unsigned())?)),
-                other => value(&other.ty(&mut *caller)?, self.number),
+        for (result, ty) in results.iter_mut().zip(signature(self.import).1) {
+            *result = match ty {
+                ValType::Ref(_) if self.number.is_multiple_of(3) => params[0],
+                ValType::Ref(_) => Val::ExternRef(Some(ExternRef::new(&mut *caller, low(self.number).cast_unsigned())?)),
+                other => value(&other, self.number),
             };
         }
         self.unfinished.log.add(Event::Returned { import: self.import });
@@ -301,19 +301,22 @@ pub(crate) fn host_call_blocking<M: Mode>(
 pub(crate) fn linker<M: Mode>(engine: &wasmtime::Engine, case: &Case) -> Result<Linker<World<M::Stack>>> {
     let mut linker = Linker::new(engine);
     for (number, import) in case.imports.iter().enumerate() {
+        let (params, results) = signature(number);
+        let ty = FuncType::new(engine, params, results);
         match import.shape {
             Shape::Typed => M::define_typed(&mut linker, number)?,
-            Shape::Untyped => M::define_untyped(&mut linker, number, signature(engine, number))?,
-            Shape::Blocking => M::define_blocking(&mut linker, number, signature(engine, number))?,
+            Shape::Untyped => M::define_untyped(&mut linker, number, ty)?,
+            Shape::Blocking => M::define_blocking(&mut linker, number, ty)?,
         }
     }
     linker.func_wrap("host", "refuel", |mut caller: Caller<'_, World<M::Stack>>| caller.set_fuel(MUCH_FUEL))?;
     Ok(linker)
 }
 
-fn signature(engine: &wasmtime::Engine, import: usize) -> FuncType {
+/// What `IMPORTS` says, for wasmtime.
+fn signature(import: usize) -> (Vec<ValType>, Vec<ValType>) {
     let (externref, funcref) = (ValType::EXTERNREF, ValType::FUNCREF);
-    let (params, results) = match import {
+    match import {
         0 => (vec![], vec![]),
         1 => (vec![ValType::I32], vec![ValType::I32]),
         2 => (vec![ValType::I64, ValType::F64], vec![ValType::I64]),
@@ -322,8 +325,7 @@ fn signature(engine: &wasmtime::Engine, import: usize) -> FuncType {
         5 => (vec![externref.clone(), ValType::I32], vec![externref]),
         6 => (vec![funcref], vec![ValType::I32]),
         _ => (vec![], vec![ValType::I64]),
-    };
-    FuncType::new(engine, params, results)
+    }
 }
 
 /// The guest of another store: waits twice for its host, and traps if it is given 2.

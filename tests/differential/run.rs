@@ -1,8 +1,9 @@
 //! Runs a group of cases, each in every mode and on every engine, all of them interleaved on one thread, and compares.
 
-use crate::case::{Case, Guest};
+use crate::case::Case;
 use crate::choices::Random;
 use crate::driver::{Left, Timers, Unasked, attempt, drive};
+use crate::guest::Guest;
 use crate::host::{ELSEWHERE, World, linker, values};
 use crate::mode::{Mode, Native, Ours};
 use crate::transcript::{Ending, Event, Record, State, Value, frames};
@@ -25,31 +26,39 @@ const MODES: &[&str] = &[
 ];
 
 /// Cases that run together, and in what order.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub(crate) struct Group {
     /// Where the order of polls comes from.
     pub(crate) order: u64,
-    /// What the cases are made from.
+    /// What the guests are made from, at least one.
+    pub(crate) guests: Vec<Vec<u8>>,
+    /// What the cases are made from. They take the guests in turn.
     pub(crate) cases: Vec<Vec<u8>>,
 }
 
 impl Group {
-    /// Up to six random cases.
+    /// One or two guests, and a handful of cases.
     pub(crate) fn random(seed: u64) -> Self {
         let mut random = Random(seed);
-        let cases = 1 + random.below(6);
-        let cases = (0..cases).map(|_| {
-            let len = 100 + random.below(1500);
-            random.bytes(len)
-        });
-        Self { cases: cases.collect(), order: random.next() }
+        let mut some = |count: usize, max_len: usize| {
+            let strings = (0..count).map(|_| {
+                let len = 100 + random.below(max_len);
+                random.bytes(len)
+            });
+            strings.collect()
+        };
+        let (guests, cases) = (1 + (seed % 2) as usize, 3 + (seed % 5) as usize);
+        Self { guests: some(guests, 1500), cases: some(cases, 400), order: seed }
     }
 }
 
 impl fmt::Display for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, bytes) in self.guests.iter().enumerate() {
+            writeln!(f, "---- guest {number}\n{}", Guest::new(bytes))?;
+        }
         for (number, bytes) in self.cases.iter().enumerate() {
-            writeln!(f, "---- case {number}\n{}", Case::new(bytes))?;
+            write!(f, "---- case {number} with guest {}\n{}", number % self.guests.len(), Case::new(bytes))?;
         }
         write!(f, "---- order of polls: {:#x}", self.order)
     }
@@ -72,14 +81,8 @@ pub(crate) struct Bench {
 pub(crate) struct Counts(pub(crate) BTreeMap<String, u64>);
 
 impl Counts {
-    fn add(&mut self, name: &str, n: usize) {
+    pub(crate) fn add(&mut self, name: &str, n: usize) {
         *self.0.entry(name.to_owned()).or_default() += n as u64;
-    }
-
-    pub(crate) fn merge(&mut self, other: Self) {
-        for (name, n) in other.0 {
-            *self.0.entry(name).or_default() += n;
-        }
     }
 
     pub(crate) fn get(&self, name: &str) -> u64 {
@@ -91,7 +94,7 @@ impl Bench {
     pub(crate) fn new() -> Self {
         let target = |name, pulley: bool| {
             let mut config = Config::new();
-            config.consume_fuel(true).epoch_interruption(true);
+            config.consume_fuel(true).epoch_interruption(true).max_wasm_stack(256 << 10);
             // What takes the least time for guests that hardly run.
             config
                 .cranelift_opt_level(wasmtime::OptLevel::None)
@@ -117,29 +120,38 @@ impl Bench {
     pub(crate) fn run(&self, group: &Group, counts: &mut Counts) -> Result<(), String> {
         let timers = Timers::default();
         let unasked = Unasked::default();
+        let guests: Vec<_> = group.guests.iter().map(|bytes| Guest::new(bytes)).collect();
+        let mut modules = Vec::new();
+        for guest in &guests {
+            counts.add(if let Guest::Arbitrary(_) = guest { "arbitrary-guests" } else { "deep-guests" }, 1);
+            for target in &self.targets {
+                let module = Module::new(&target.engine, guest.bytes());
+                modules.push(module.map_err(|error| format!("the generator made an invalid module: {error:?}"))?);
+            }
+        }
         let cases: Vec<_> = group.cases.iter().map(|bytes| Arc::new(Case::new(bytes))).collect();
         let mut tasks = Vec::new();
-        for case in &cases {
-            for target in &self.targets {
-                let module = Module::new(&target.engine, case.guest.bytes());
-                let module = module.map_err(|error| format!("the generator made an invalid module: {error:?}"))?;
+        for (number, case) in cases.iter().enumerate() {
+            for (which, target) in self.targets.iter().enumerate() {
+                let module = &modules[number % guests.len() * self.targets.len() + which];
                 let task = Task { case, target, module, timers: &timers, unasked: &unasked };
-                tasks.push(task.clone().run::<Native>());
-                tasks.push(task.clone().run::<Ours<FiberStack>>());
+                tasks.push(task.run::<Native>());
+                tasks.push(task.run::<Ours<FiberStack>>());
                 #[cfg(feature = "thread-backend")]
                 tasks.push(task.run::<Ours<ThreadStack>>());
             }
         }
         let transcripts = drive(tasks, &timers, &unasked, &mut Random(group.order))?;
         let mut transcripts = transcripts.into_iter();
-        for (number, case) in cases.iter().enumerate() {
+        for number in 0..cases.len() {
             counts.add("cases", 1);
+            let guest = &guests[number % guests.len()];
             for target in &self.targets {
                 let native = transcripts.next().expect("one for each task");
-                count(case, &native, counts);
+                count(&native, counts);
                 for mode in &MODES[1..] {
                     let ours = transcripts.next().expect("one for each task");
-                    compare(case, &native, &ours, counts)
+                    compare(guest, &native, &ours, counts)
                         .map_err(|text| format!("case {number} on {}, {mode}: {text}", target.name))?;
                 }
             }
@@ -148,11 +160,11 @@ impl Bench {
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Task<'a> {
     case: &'a Arc<Case>,
     target: &'a Target,
-    module: Module,
+    module: &'a Module,
     timers: &'a Timers,
     unasked: &'a Unasked,
 }
@@ -175,7 +187,7 @@ impl<'a> Task<'a> {
 
         begin(&mut store, case);
         let entry = case.steps[0].entry;
-        let instantiate = M::instantiate(&mut stack, &mut store, &linker, &module, entry);
+        let instantiate = M::instantiate(&mut stack, &mut store, &linker, module, entry);
         let (left, pendings) = attempt(unasked, case.cancel_start, instantiate).await;
         let (instance, end) = End::new(left);
         records.push(record(&mut store, instance, end, &[], pendings));
@@ -255,12 +267,12 @@ fn overflowed(record: &Record) -> bool {
 }
 
 /// Compares two transcripts of a case.
-fn compare(case: &Case, native: &[Record], ours: &[Record], counts: &mut Counts) -> Result<(), String> {
+fn compare(guest: &Guest, native: &[Record], ours: &[Record], counts: &mut Counts) -> Result<(), String> {
     for (number, (native, ours)) in native.iter().zip(ours).enumerate() {
         let overflow = overflowed(native) || overflowed(ours);
-        if overflow && let Guest::Smith(_) = case.guest {
+        if overflow && let Guest::Arbitrary(_) = guest {
             // How deep such a guest gets differs by a frame, or more in nested calls, and it shows in what it has done.
-            counts.add("arbitrary-guests-cut-off-at-an-overflow", 1);
+            counts.add("arbitrary-guests-left-at-an-overflow", 1);
             if called_back(native) || called_back(ours) || native.ending == ours.ending {
                 return Ok(());
             }
@@ -273,7 +285,6 @@ fn compare(case: &Case, native: &[Record], ours: &[Record], counts: &mut Counts)
         if expected != *ours {
             return Err(format!("step {number}:\n{}", difference(&expected, ours)));
         }
-        counts.add("steps-compared", 1);
     }
     if native.len() != ours.len() {
         return Err(format!("{} steps instead of {}", ours.len(), native.len()));
@@ -306,20 +317,20 @@ fn difference(native: &Record, ours: &Record) -> String {
     text
 }
 
-fn count(case: &Case, records: &[Record], counts: &mut Counts) {
-    counts.add(if let Guest::Smith(_) = case.guest { "arbitrary-guests" } else { "deep-guests" }, 1);
+fn count(records: &[Record], counts: &mut Counts) {
     for record in records {
         counts.add(&format!("ended/{}", record.ending.kind()), 1);
         counts.add("suspensions", record.pendings as usize);
         if record.pendings > 0 {
             counts.add(&format!("suspended-then/{}", record.ending.kind()), 1);
         }
+        counts.add("steps", 1);
         for event in &record.events {
             match event {
                 Event::Called { .. } => counts.add("host-calls", 1),
                 Event::CalledBack { ending, .. } => {
                     counts.add("nested-calls", 1);
-                    counts.add(&format!("nested/{}", ending.kind()), 1);
+                    counts.add(&format!("nested-ended/{}", ending.kind()), 1);
                 }
                 Event::CalledElsewhere { .. } => counts.add("calls-of-other-stores", 1),
                 _ => {}
