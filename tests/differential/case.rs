@@ -1,0 +1,204 @@
+//! A case: what a guest's host functions do, and how the host calls it. Made from bytes, shown to people.
+
+use crate::choices::Choices;
+use std::fmt;
+
+/// The host functions that any guest may import, as `"host"` `"h0"`, `"h1"` and so on.
+pub(crate) const IMPORTS: [&str; 8] = [
+    "",
+    "(param i32) (result i32)",
+    "(param i64 f64) (result i64)",
+    "(param i32 i32 i32) (result i32 i64)",
+    "(param f32) (result f64)",
+    "(param externref i32) (result externref)",
+    "(param funcref) (result i32)",
+    "(result i64)",
+];
+
+/// Fuel that lasts until a guest that recurses without end has used up its stack.
+pub(crate) const MUCH_FUEL: u64 = 2_000_000;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Case {
+    /// What each host function does.
+    pub(crate) imports: Vec<Import>,
+    /// How much fuel each step has.
+    pub(crate) fuel: u64,
+    /// Whether a guest that reaches its epoch deadline traps, instead of yielding.
+    pub(crate) deadline_traps: bool,
+    /// After which pending poll the instantiation is dropped, if at all.
+    pub(crate) cancel_start: Option<u32>,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// A host function.
+#[derive(Debug)]
+pub(crate) struct Import {
+    pub(crate) shape: Shape,
+    /// What one call after another does, from the start again after the last.
+    pub(crate) script: Vec<Vec<Action>>,
+}
+
+/// How a host function is made. To wasmtime's own async all but `Typed` are the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Shape {
+    /// Async, with the signature of a closure.
+    Typed,
+    /// Async, with a signature known at run time.
+    Untyped,
+    /// Synchronous code that waits by suspending its stack.
+    Blocking,
+}
+
+/// What a host function does before it returns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Action {
+    /// Is pending so many times.
+    Pause { times: u32, wake: Wake },
+    /// Returns an error.
+    Fail(u32),
+    /// Panics.
+    Panic(u32),
+    /// Calls an export of the guest.
+    CallBack { export: usize, way: Way, swallow: bool },
+    /// Calls a guest of another store, which is pending so many times.
+    CallElsewhere { pauses: u32 },
+    /// Grows the guest's memory by a page.
+    GrowMemory,
+    /// Writes to the guest's memory.
+    WriteMemory(u16),
+    /// Moves the guest's epoch deadline to now.
+    ReachDeadline,
+    /// Collects the store's garbage.
+    CollectGarbage,
+    /// Leaves the guest little fuel.
+    BurnFuel(u64),
+}
+
+/// How a future that is pending wakes its task.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wake {
+    /// Within the poll.
+    AtOnce,
+    /// When the driver says so, on the driver's thread.
+    Later,
+    /// The same on another thread.
+    Elsewhere,
+}
+
+/// How a host function calls its guest. To wasmtime's own async they are all the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    /// Awaits a call, on a stack that it offers.
+    Await,
+    /// Uses wasmtime's synchronous function.
+    Sync,
+}
+
+/// A call of the guest by the host.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) export: usize,
+    /// Where the arguments come from.
+    pub(crate) arguments: u64,
+    pub(crate) entry: Entry,
+    /// After which pending poll the call is dropped, if at all.
+    pub(crate) cancel: Option<u32>,
+}
+
+/// How the host calls a guest. To wasmtime's own async `Closure` is the same as `Untyped`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Entry {
+    Untyped,
+    /// By types known to Rust, where the signature is among the few that are.
+    Typed,
+    /// By wasmtime's synchronous function, in a closure that runs on the stack.
+    Closure,
+}
+
+impl Case {
+    /// Any bytes make a case.
+    pub(crate) fn new(bytes: &[u8]) -> Self {
+        let mut choices = Choices::new(bytes);
+        let lazy = choices.one_in(4);
+        let fuel = if choices.one_in(8) { 50 + choices.below(1_000) as u64 } else { 5_000 };
+        let deadline_traps = choices.one_in(4);
+        let cancel_start = cancel(&mut choices);
+        let steps = (0..choices.within(1..=4)).map(|_| step(&mut choices)).collect();
+        let imports = IMPORTS.iter().map(|_| import(&mut choices, lazy)).collect();
+        Self { imports, fuel, deadline_traps, cancel_start, steps }
+    }
+}
+
+fn cancel(choices: &mut Choices<'_>) -> Option<u32> {
+    choices.one_in(6).then(|| u32::try_from(choices.below(6)).expect("is small"))
+}
+
+fn import(choices: &mut Choices<'_>, lazy: bool) -> Import {
+    let shape = choices.pick(&[Shape::Typed, Shape::Untyped, Shape::Blocking]);
+    let calls = choices.within(1..=4);
+    let script = (0..calls)
+        .map(|_| {
+            let actions = choices.below(if lazy { 2 } else { 4 });
+            (0..actions).map(|_| action(choices)).collect()
+        })
+        .collect();
+    Import { shape, script }
+}
+
+fn action(choices: &mut Choices<'_>) -> Action {
+    let small = |choices: &mut Choices<'_>, end| u32::try_from(choices.below(end)).expect("is small");
+    match choices.below(32) {
+        0..11 => {
+            let wake = choices.pick(&[Wake::AtOnce, Wake::Later, Wake::Later, Wake::Elsewhere]);
+            Action::Pause { times: small(choices, 4), wake }
+        }
+        11..18 => {
+            let way = choices.pick(&[Way::Await, Way::Sync]);
+            Action::CallBack { export: choices.below(8), way, swallow: choices.below(2) == 1 }
+        }
+        18..20 => Action::CallElsewhere { pauses: small(choices, 3) },
+        20..22 => Action::GrowMemory,
+        22..24 => Action::WriteMemory(choices.0.arbitrary().unwrap_or(0)),
+        24..28 => Action::ReachDeadline,
+        28 => Action::CollectGarbage,
+        29 => Action::BurnFuel(choices.below(100) as u64),
+        30 => Action::Fail(small(choices, 100)),
+        _ => Action::Panic(small(choices, 100)),
+    }
+}
+
+fn step(choices: &mut Choices<'_>) -> Step {
+    Step {
+        export: choices.below(16),
+        arguments: choices.bits(),
+        entry: choices.pick(&[Entry::Untyped, Entry::Typed, Entry::Closure]),
+        cancel: cancel(choices),
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, (import, signature)) in self.imports.iter().zip(IMPORTS).enumerate() {
+            if import.script.iter().any(|call| !call.is_empty()) {
+                writeln!(f, "h{number} {signature}: {:?}, calls in turn: {:?}", import.shape, import.script)?;
+            }
+        }
+        writeln!(
+            f,
+            "fuel of each step: {}; at its epoch deadline the guest {}",
+            self.fuel,
+            if self.deadline_traps { "traps" } else { "yields" }
+        )?;
+        writeln!(f, "instantiate, drop after pending polls: {:?}", self.cancel_start)?;
+        for Step { export, arguments, entry, cancel } in &self.steps {
+            writeln!(
+                f,
+                "call exported function {export} (modulo their number), arguments from {arguments:#x}, {entry:?}, \
+                 drop after pending polls: {cancel:?}"
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! Polls many tasks on one thread in a random order, and sees to it that their wakers were treated well.
+
+use crate::case::Wake;
+use crate::choices::Random;
+use futures::future::LocalBoxFuture;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::panic::{self, AssertUnwindSafe};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+
+/// The wakers of futures that wait until the driver fires them.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Timers(Arc<Mutex<Waiting>>);
+
+#[derive(Default, Debug)]
+struct Waiting {
+    /// Counts the polls of tasks.
+    turn: u64,
+    next: u64,
+    wakers: Vec<(u64, Waker, Wake)>,
+}
+
+impl Timers {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fires one of them.
+    fn fire(&self, random: &mut Random) {
+        let mut waiting = self.lock();
+        let one = random.below(waiting.wakers.len());
+        let (_, waker, wake) = waiting.wakers.swap_remove(one);
+        drop(waiting);
+        match wake {
+            Wake::Elsewhere => thread::scope(|scope| {
+                scope.spawn(move || waker.wake());
+            }),
+            Wake::AtOnce | Wake::Later => waker.wake(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().wakers.is_empty()
+    }
+}
+
+/// A future that is pending so many times.
+#[derive(Debug)]
+pub(crate) struct Pause {
+    times: u32,
+    wake: Wake,
+    timers: Timers,
+    armed: Armed,
+}
+
+/// What a future that was pending waits for.
+#[derive(Clone, Copy, Debug)]
+enum Armed {
+    No,
+    /// Any turn of its task but this one.
+    NotIn(u64),
+    /// That the waker with this number is fired.
+    Timer(u64),
+}
+
+impl Pause {
+    pub(crate) fn new(times: u32, wake: Wake, timers: &Timers) -> Self {
+        Self { times, wake, timers: timers.clone(), armed: Armed::No }
+    }
+}
+
+impl Future for Pause {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let timers = self.timers.clone();
+        let mut waiting = timers.lock();
+        match self.armed {
+            // Polled again though it was not woken: tells whom to wake.
+            Armed::NotIn(turn) if turn == waiting.turn => {
+                drop(waiting);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Armed::Timer(timer) => {
+                if let Some((_, waker, _)) = waiting.wakers.iter_mut().find(|(id, ..)| *id == timer) {
+                    waker.clone_from(cx.waker());
+                    return Poll::Pending;
+                }
+            }
+            Armed::NotIn(_) | Armed::No => {}
+        }
+        self.armed = Armed::No;
+        if self.times == 0 {
+            return Poll::Ready(());
+        }
+        self.times -= 1;
+        if let Wake::AtOnce = self.wake {
+            self.armed = Armed::NotIn(waiting.turn);
+            drop(waiting);
+            cx.waker().wake_by_ref();
+        } else {
+            let id = waiting.next;
+            waiting.next += 1;
+            waiting.wakers.push((id, cx.waker().clone(), self.wake));
+            self.armed = Armed::Timer(id);
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        if let Armed::Timer(timer) = self.armed {
+            let removed = {
+                let mut waiting = self.timers.lock();
+                let position = waiting.wakers.iter().position(|(id, ..)| *id == timer);
+                position.map(|position| waiting.wakers.swap_remove(position))
+            };
+            drop(removed);
+        }
+    }
+}
+
+/// Whether a poll that is going on came unasked for, without its task having been woken.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Unasked(Rc<Cell<bool>>);
+
+/// How a future was left.
+pub(crate) enum Left<T> {
+    Returned(T),
+    Panicked(Box<dyn std::any::Any + Send>),
+    Dropped,
+}
+
+/// Polls a future until it ends, or drops it once it has been pending `cancel` times; and tells how often it was.
+pub(crate) async fn attempt<F: Future>(unasked: &Unasked, cancel: Option<u32>, future: F) -> (Left<F::Output>, u32) {
+    let mut future = Some(Box::pin(future));
+    let mut pendings = 0;
+    let left = poll_fn(|cx| {
+        let Some(running) = &mut future else { return Poll::Ready(Left::Dropped) };
+        if cancel != Some(pendings) {
+            match panic::catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))) {
+                Ok(Poll::Ready(output)) => return Poll::Ready(Left::Returned(output)),
+                Err(payload) => return Poll::Ready(Left::Panicked(payload)),
+                Ok(Poll::Pending) if unasked.0.get() => return Poll::Pending,
+                Ok(Poll::Pending) => pendings += 1,
+            }
+        }
+        if cancel == Some(pendings) {
+            future = None;
+            // Comes back once more, so that a wake-up by what has just been dropped does not count for what comes next.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    })
+    .await;
+    (left, pendings)
+}
+
+/// What a waker of ours sets.
+#[derive(Default, Debug)]
+struct Flag(AtomicBool);
+
+impl std::task::Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // ORDERING: read by the driver after the thread that wakes has been joined, or on the same thread.
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Task<'a, T> {
+    future: LocalBoxFuture<'a, T>,
+    output: Option<T>,
+    /// The last is the one whose waker counts.
+    flags: Vec<Arc<Flag>>,
+}
+
+impl<T> Task<'_, T> {
+    fn is_woken(&self) -> bool {
+        // ORDERING: see `Flag`.
+        self.output.is_none() && self.flags.last().is_some_and(|flag| flag.0.load(Ordering::Relaxed))
+    }
+
+    fn poll(&mut self, timers: &Timers, random: &mut Random) {
+        timers.lock().turn += 1;
+        if self.flags.is_empty() || random.below(4) == 0 {
+            self.flags.push(Arc::default());
+        }
+        let flag = self.flags.last().expect("has just been pushed");
+        // ORDERING: see `Flag`.
+        flag.0.store(false, Ordering::Relaxed);
+        let waker = Waker::from(flag.clone());
+        if let Poll::Ready(output) = self.future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            self.output = Some(output);
+        }
+    }
+}
+
+/// Polls all tasks until they have ended.
+///
+/// # Errors
+///
+/// What was wrong with wakers: a task that nothing would ever wake, a waker that is still held at the end.
+pub(crate) fn drive<'a, T>(
+    futures: impl IntoIterator<Item = LocalBoxFuture<'a, T>>,
+    timers: &Timers,
+    unasked: &Unasked,
+    random: &mut Random,
+) -> Result<Vec<T>, String> {
+    let mut tasks: Vec<_> =
+        futures.into_iter().map(|future| Task { future, output: None, flags: Vec::new() }).collect();
+    let mut unstarted: Vec<_> = (0..tasks.len()).collect();
+    loop {
+        let woken: Vec<_> = (0..tasks.len()).filter(|task| tasks[*task].is_woken()).collect();
+        let waiting = !timers.is_empty();
+        if !unstarted.is_empty() && random.below(4) == 0 || woken.is_empty() && !waiting {
+            if unstarted.is_empty() {
+                break;
+            }
+            let task = unstarted.swap_remove(random.below(unstarted.len()));
+            tasks[task].poll(timers, random);
+        } else if waiting && (woken.is_empty() || random.below(3) == 0) {
+            timers.fire(random);
+        } else {
+            let task = woken[random.below(woken.len())];
+            tasks[task].poll(timers, random);
+        }
+        let any = random.below(tasks.len());
+        if random.below(16) == 0 && tasks[any].output.is_none() && !tasks[any].is_woken() && !unstarted.contains(&any) {
+            unasked.0.set(true);
+            tasks[any].poll(timers, random);
+            unasked.0.set(false);
+        }
+    }
+    if let Some(stuck) = tasks.iter().position(|task| task.output.is_none()) {
+        return Err(format!("task {stuck} was never woken"));
+    }
+    let mut outputs = Vec::new();
+    for (number, Task { future, output, flags }) in tasks.into_iter().enumerate() {
+        drop(future);
+        if flags.iter().any(|flag| Arc::strong_count(flag) > 1) {
+            return Err(format!("somebody still holds a waker of task {number}, which has ended"));
+        }
+        outputs.extend(output);
+    }
+    Ok(outputs)
+}

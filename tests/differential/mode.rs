@@ -1,0 +1,361 @@
+//! The ways to run a case: by wasmtime's own async, and on each of this crate's stacks.
+
+use crate::case::{Entry, Way};
+use crate::driver::Timers;
+use crate::host::{World, host_call, host_call_blocking, wait};
+use std::marker::PhantomData;
+use wasmtime::{
+    Caller, ExternRef, Func, FuncType, Instance, Linker, Module, Result, Rooted, Store, StoreContextMut, Val,
+};
+use wasmtime_async::{Carries, FuncExt, InstancePreExt, LinkerExt, Stack, StoreExt};
+
+/// One epoch is as long as the whole run.
+const FAR: u64 = 1 << 40;
+
+/// How calls are made and host functions defined.
+pub(crate) trait Mode: Sized + 'static {
+    /// What a call runs on.
+    type Stack: Send + 'static;
+
+    fn stack() -> Self::Stack;
+
+    fn define_typed(linker: &mut Linker<World<Self::Stack>>, import: usize) -> Result<()>;
+    fn define_untyped(linker: &mut Linker<World<Self::Stack>>, import: usize, ty: FuncType) -> Result<()>;
+    fn define_blocking(linker: &mut Linker<World<Self::Stack>>, import: usize, ty: FuncType) -> Result<()>;
+
+    fn yield_at_deadline(store: &mut Store<World<Self::Stack>>);
+
+    async fn instantiate(
+        stack: &mut Self::Stack,
+        store: &mut Store<World<Self::Stack>>,
+        linker: &Linker<World<Self::Stack>>,
+        module: &Module,
+        entry: Entry,
+    ) -> Result<Instance>;
+
+    async fn call(
+        stack: &mut Self::Stack,
+        store: &mut Store<World<Self::Stack>>,
+        func: Func,
+        params: &[Val],
+        results: &mut [Val],
+        entry: Entry,
+    ) -> Result<()>;
+
+    /// Calls the guest from a host function that it has called.
+    async fn call_back(
+        caller: &mut Caller<'_, World<Self::Stack>>,
+        func: Func,
+        params: &[Val],
+        results: &mut [Val],
+        way: Way,
+    ) -> Result<()>;
+
+    /// Calls the guest of another store. `None` if it traps.
+    async fn call_elsewhere(caller: &mut Caller<'_, World<Self::Stack>>, pauses: u32) -> Option<i32>;
+}
+
+type ExternArg = Option<Rooted<ExternRef>>;
+
+/// Rust values from what an untyped host function has left.
+trait Results {
+    fn room() -> Vec<Val>;
+    fn take(room: &[Val]) -> Self;
+}
+
+macro_rules! results {
+    ($($ty:ty: $zero:expr, |$room:pat_param| $take:expr;)*) => {$(
+        impl Results for $ty {
+            fn room() -> Vec<Val> {
+                $zero.into()
+            }
+
+            fn take(room: &[Val]) -> Self {
+                let $room = room else { unreachable!("a host function keeps the types of its results") };
+                $take
+            }
+        }
+    )*};
+}
+results! {
+    (): [], |[]| ();
+    i32: [Val::I32(0)], |[Val::I32(a)]| *a;
+    i64: [Val::I64(0)], |[Val::I64(a)]| *a;
+    f64: [Val::F64(0)], |[Val::F64(a)]| f64::from_bits(*a);
+    (i32, i64): [Val::I32(0), Val::I64(0)], |[Val::I32(a), Val::I64(b)]| (*a, *b);
+    ExternArg: [Val::null_extern_ref()], |[Val::ExternRef(a)]| *a;
+}
+
+async fn typed_host_call<M: Mode, R: Results>(
+    mut caller: Caller<'_, World<M::Stack>>,
+    import: usize,
+    params: &[Val],
+) -> Result<R> {
+    let mut room = R::room();
+    host_call::<M>(&mut caller, import, params, &mut room).await?;
+    Ok(R::take(&room))
+}
+
+/// Defines the host functions by typed closures: the one table of their Rust signatures.
+macro_rules! define_typed {
+    ($define:ident, $mode:ty, $linker:expr, $import:expr) => {
+        match $import {
+            0 => $define!($mode, $linker, 0, () -> ()),
+            1 => $define!($mode, $linker, 1, (a: i32) -> i32),
+            2 => $define!($mode, $linker, 2, (a: i64, b: f64) -> i64),
+            3 => $define!($mode, $linker, 3, (a: i32, b: i32, c: i32) -> (i32, i64)),
+            4 => $define!($mode, $linker, 4, (a: f32) -> f64),
+            5 => $define!($mode, $linker, 5, (a: ExternArg, b: i32) -> ExternArg),
+            6 => $define!($mode, $linker, 6, (a: Option<Func>) -> i32),
+            _ => $define!($mode, $linker, 7, () -> i64),
+        }
+    };
+}
+
+/// Calls a function by its Rust types, if its signature is among these.
+macro_rules! call_typed {
+    (
+        $getter:expr, ($($store:expr)?), $params:ident, $results:ident,
+        |$func:ident, $args:ident| $call:expr, else $untyped:expr
+    ) => {
+        match $params {
+            [] if let Ok($func) = $getter.typed::<(), ()>($($store)?) => {
+                let $args = ();
+                $call
+            }
+            [Val::I32(a)] if let Ok($func) = $getter.typed::<i32, i32>($($store)?) => {
+                let $args = *a;
+                $call.map(|a| $results[0] = a.into())
+            }
+            [Val::I64(a), Val::I32(b)] if let Ok($func) = $getter.typed::<(i64, i32), (i32, f64)>($($store)?) => {
+                let $args = (*a, *b);
+                $call.map(|(a, b)| ($results[0], $results[1]) = (a.into(), b.into()))
+            }
+            [Val::F32(a), Val::F64(b)] if let Ok($func) = $getter.typed::<(f32, f64), f32>($($store)?) => {
+                let $args = (f32::from_bits(*a), f64::from_bits(*b));
+                $call.map(|a| $results[0] = a.into())
+            }
+            _ => $untyped,
+        }
+    };
+}
+
+/// wasmtime's own async, which all else is compared with.
+pub(crate) enum Native {}
+
+macro_rules! define_native {
+    ($mode:ty, $linker:expr, $import:literal, ($($arg:ident: $ty:ty),*) -> $result:ty) => {
+        $linker.func_wrap_async("host", concat!("h", $import), |caller: Caller<'_, World<()>>, ($($arg,)*): ($($ty,)*)| {
+            Box::new(async move {
+                typed_host_call::<Native, $result>(caller, $import, &[$($arg.into()),*]).await
+            })
+        })
+    };
+}
+
+impl Mode for Native {
+    type Stack = ();
+
+    fn stack() {}
+
+    fn define_typed(linker: &mut Linker<World<()>>, import: usize) -> Result<()> {
+        define_typed!(define_native, Native, linker, import)?;
+        Ok(())
+    }
+
+    fn define_untyped(linker: &mut Linker<World<()>>, import: usize, ty: FuncType) -> Result<()> {
+        linker.func_new_async("host", &format!("h{import}"), ty, move |mut caller, params, results| {
+            Box::new(async move { host_call::<Self>(&mut caller, import, params, results).await })
+        })?;
+        Ok(())
+    }
+
+    fn define_blocking(linker: &mut Linker<World<()>>, import: usize, ty: FuncType) -> Result<()> {
+        Self::define_untyped(linker, import, ty)
+    }
+
+    fn yield_at_deadline(store: &mut Store<World<()>>) {
+        store.epoch_deadline_async_yield_and_update(FAR);
+    }
+
+    async fn instantiate(
+        (): &mut (),
+        store: &mut Store<World<()>>,
+        linker: &Linker<World<()>>,
+        module: &Module,
+        _: Entry,
+    ) -> Result<Instance> {
+        linker.instantiate_async(store, module).await
+    }
+
+    async fn call(
+        (): &mut (),
+        store: &mut Store<World<()>>,
+        func: Func,
+        params: &[Val],
+        results: &mut [Val],
+        entry: Entry,
+    ) -> Result<()> {
+        match entry {
+            Entry::Typed => call_typed!(func, (&mut *store), params, results,
+                |func, args| func.call_async(store, args).await,
+                else func.call_async(store, params, results).await),
+            Entry::Untyped | Entry::Closure => func.call_async(store, params, results).await,
+        }
+    }
+
+    async fn call_back(
+        caller: &mut Caller<'_, World<()>>,
+        func: Func,
+        params: &[Val],
+        results: &mut [Val],
+        _: Way,
+    ) -> Result<()> {
+        func.call_async(caller, params, results).await
+    }
+
+    async fn call_elsewhere(caller: &mut Caller<'_, World<()>>, pauses: u32) -> Option<i32> {
+        let World { timers, elsewhere, .. } = caller.data();
+        let mut store = other_store(elsewhere, timers);
+        let mut linker = Linker::<Timers>::new(store.engine());
+        linker
+            .func_wrap_async("host", "wait", |caller, (times,): (i32,)| {
+                Box::new(async move { wait(caller.data(), times).await })
+            })
+            .expect("the name is free");
+        let instance = linker.instantiate_async(&mut store, elsewhere).await.expect("starts nothing");
+        let run = instance.get_typed_func::<i32, i32>(&mut store, "run").expect("is exported");
+        run.call_async(&mut store, pauses.cast_signed()).await.ok()
+    }
+}
+
+fn other_store(module: &Module, timers: &Timers) -> Store<Timers> {
+    let mut store = Store::new(module.engine(), timers.clone());
+    store.set_fuel(1_000).expect("fuel is on");
+    store.set_epoch_deadline(FAR);
+    store
+}
+
+/// A closure that can be named, so that code which is generic over stacks can say that they carry it.
+type Closure<'a, S> = Box<dyn FnOnce(StoreContextMut<'_, World<S>>) -> Result<()> + Send + 'a>;
+
+/// This crate, on stacks of type `S`.
+pub(crate) struct Ours<S>(PhantomData<S>);
+
+macro_rules! define_ours {
+    ($mode:ty, $linker:expr, $import:literal, ($($arg:ident: $ty:ty),*) -> $result:ty) => {
+        $linker.func_wrap_suspending(
+            "host",
+            concat!("h", $import),
+            async |caller: Caller<'_, World<S>>, $($arg: $ty),*| -> Result<$result> {
+                typed_host_call::<$mode, $result>(caller, $import, &[$($arg.into()),*]).await
+            },
+        )
+    };
+}
+
+impl<S> Mode for Ours<S>
+where
+    S: Stack + Send + Carries<World<S>> + Carries<Timers> + 'static,
+    // What is passed to `Stack::run` below, and its result.
+    S: for<'a> Carries<Closure<'a, S>> + Carries<()>,
+{
+    type Stack = S;
+
+    fn stack() -> S {
+        S::new(wasmtime_async::DEFAULT_SIZE).expect("there is memory for a stack")
+    }
+
+    fn define_typed(linker: &mut Linker<World<S>>, import: usize) -> Result<()> {
+        define_typed!(define_ours, Self, linker, import)?;
+        Ok(())
+    }
+
+    fn define_untyped(linker: &mut Linker<World<S>>, import: usize, ty: FuncType) -> Result<()> {
+        let body = async move |mut caller: Caller<'_, World<S>>, params: &[Val], results: &mut [Val]| {
+            host_call::<Self>(&mut caller, import, params, results).await
+        };
+        linker.func_new_suspending("host", &format!("h{import}"), ty, body)?;
+        Ok(())
+    }
+
+    fn define_blocking(linker: &mut Linker<World<S>>, import: usize, ty: FuncType) -> Result<()> {
+        linker.func_new("host", &format!("h{import}"), ty, move |mut caller, params, results| {
+            host_call_blocking::<Self>(&mut caller, import, params, results)
+        })?;
+        Ok(())
+    }
+
+    fn yield_at_deadline(store: &mut Store<World<S>>) {
+        store.epoch_deadline_suspend_and_update(FAR);
+    }
+
+    async fn instantiate(
+        stack: &mut S,
+        store: &mut Store<World<S>>,
+        linker: &Linker<World<S>>,
+        module: &Module,
+        entry: Entry,
+    ) -> Result<Instance> {
+        match entry {
+            Entry::Typed => linker.instantiate_pre(module)?.instantiate_on(stack, store).await,
+            Entry::Untyped | Entry::Closure => linker.instantiate_on(stack, store, module).await,
+        }
+    }
+
+    async fn call(
+        stack: &mut S,
+        store: &mut Store<World<S>>,
+        func: Func,
+        params: &[Val],
+        results: &mut [Val],
+        entry: Entry,
+    ) -> Result<()> {
+        match entry {
+            Entry::Typed => call_typed!(func.get_async(&*store), (), params, results,
+                |func, args| func.call(stack, store, args).await,
+                else func.call_on(stack, store, params, results).await),
+            Entry::Untyped => func.call_on(stack, store, params, results).await,
+            Entry::Closure => {
+                let closure: Closure<'_, S> = Box::new(|store| func.call(store, params, results));
+                stack.run(store, closure).await
+            }
+        }
+    }
+
+    async fn call_back(
+        caller: &mut Caller<'_, World<S>>,
+        func: Func,
+        params: &[Val],
+        results: &mut [Val],
+        way: Way,
+    ) -> Result<()> {
+        match way {
+            Way::Sync => func.call(caller, params, results),
+            Way::Await => {
+                let mut stack = caller.data_mut().spare.take().unwrap_or_else(Self::stack);
+                let result = func.call_on(&mut stack, caller, params, results).await;
+                caller.data_mut().spare = Some(stack);
+                result
+            }
+        }
+    }
+
+    async fn call_elsewhere(caller: &mut Caller<'_, World<S>>, pauses: u32) -> Option<i32> {
+        let mut stack = caller.data_mut().spare.take().unwrap_or_else(Self::stack);
+        let World { timers, elsewhere, .. } = caller.data();
+        let mut store = other_store(elsewhere, timers);
+        let mut linker = Linker::<Timers>::new(store.engine());
+        linker
+            .func_wrap_suspending("host", "wait", async |caller: Caller<'_, Timers>, times: i32| {
+                wait(caller.data(), times).await
+            })
+            .expect("the name is free");
+        let instance = linker.instantiate_on(&mut stack, &mut store, elsewhere).await.ok()?;
+        let run = instance.get_func(&mut store, "run").expect("is exported");
+        let run = run.get_async(&store).get1::<i32, i32>().expect("has this type");
+        let result = run.call(&mut stack, &mut store, (pauses.cast_signed(),)).await.ok();
+        caller.data_mut().spare = Some(stack);
+        result
+    }
+}

@@ -1,0 +1,340 @@
+//! Runs a group of cases, each in every mode and on every engine, all of them interleaved on one thread, and compares.
+
+use crate::case::Case;
+use crate::choices::Random;
+use crate::driver::{Left, Timers, Unasked, attempt, drive};
+use crate::guest::Guest;
+use crate::host::{ELSEWHERE, World, linker, values};
+use crate::mode::{Mode, Native, Ours};
+use crate::transcript::{Ending, Event, Record, State, Value, frames};
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use wasmtime::{Config, Engine, Error, Instance, Module, RegallocAlgorithm, RootScope, Store, Trap, Val};
+use wasmtime_async::FiberStack;
+#[cfg(feature = "thread-backend")]
+use wasmtime_async::ThreadStack;
+
+/// The modes, the one to compare with first.
+const MODES: &[&str] = &[
+    "wasmtime's own async",
+    "FiberStack",
+    #[cfg(feature = "thread-backend")]
+    "ThreadStack",
+];
+
+/// Cases that run together, and in what order.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub(crate) struct Group {
+    /// Where the order of polls comes from.
+    pub(crate) order: u64,
+    /// What the guests are made from, at least one.
+    pub(crate) guests: Vec<Vec<u8>>,
+    /// What the cases are made from. They take the guests in turn.
+    pub(crate) cases: Vec<Vec<u8>>,
+}
+
+impl Group {
+    /// One or two guests, and a handful of cases.
+    pub(crate) fn random(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let mut some = |count: usize, max_len: usize| {
+            let strings = (0..count).map(|_| {
+                let len = 100 + random.below(max_len);
+                random.bytes(len)
+            });
+            strings.collect()
+        };
+        let (guests, cases) = (1 + (seed % 2) as usize, 3 + (seed % 5) as usize);
+        Self { guests: some(guests, 1500), cases: some(cases, 400), order: seed }
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, bytes) in self.guests.iter().enumerate() {
+            writeln!(f, "---- guest {number}\n{}", Guest::new(bytes))?;
+        }
+        for (number, bytes) in self.cases.iter().enumerate() {
+            write!(f, "---- case {number} with guest {}\n{}", number % self.guests.len(), Case::new(bytes))?;
+        }
+        write!(f, "---- order of polls: {:#x}", self.order)
+    }
+}
+
+/// An engine, and its name.
+struct Target {
+    name: &'static str,
+    engine: Engine,
+    elsewhere: Module,
+}
+
+/// What runs groups.
+pub(crate) struct Bench {
+    targets: Vec<Target>,
+}
+
+/// What was seen, by name.
+#[derive(Default, Debug)]
+pub(crate) struct Counts(pub(crate) BTreeMap<String, u64>);
+
+impl Counts {
+    pub(crate) fn add(&mut self, name: &str, n: usize) {
+        *self.0.entry(name.to_owned()).or_default() += n as u64;
+    }
+
+    pub(crate) fn get(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let target = |name, pulley: bool| {
+            let mut config = Config::new();
+            config.consume_fuel(true).epoch_interruption(true).max_wasm_stack(256 << 10);
+            // What takes the least time for guests that hardly run.
+            config
+                .cranelift_opt_level(wasmtime::OptLevel::None)
+                .cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass)
+                .memory_reservation(1 << 20)
+                .memory_guard_size(1 << 16)
+                .memory_init_cow(false);
+            if pulley {
+                config.target("pulley64").expect("this build has Pulley");
+            }
+            let engine = Engine::new(&config).expect("the configuration fits together");
+            let elsewhere = Module::new(&engine, ELSEWHERE).expect("is a module");
+            Target { name, engine, elsewhere }
+        };
+        Self { targets: vec![target("Cranelift", false), target("Pulley", true)] }
+    }
+
+    /// Runs a group.
+    ///
+    /// # Errors
+    ///
+    /// What was not the same as in wasmtime's own async, for people to read.
+    pub(crate) fn run(&self, group: &Group, counts: &mut Counts) -> Result<(), String> {
+        let timers = Timers::default();
+        let unasked = Unasked::default();
+        let guests: Vec<_> = group.guests.iter().map(|bytes| Guest::new(bytes)).collect();
+        let mut modules = Vec::new();
+        for guest in &guests {
+            counts.add(if let Guest::Arbitrary(_) = guest { "arbitrary-guests" } else { "deep-guests" }, 1);
+            for target in &self.targets {
+                let module = Module::new(&target.engine, guest.bytes());
+                modules.push(module.map_err(|error| format!("the generator made an invalid module: {error:?}"))?);
+            }
+        }
+        let cases: Vec<_> = group.cases.iter().map(|bytes| Arc::new(Case::new(bytes))).collect();
+        let mut tasks = Vec::new();
+        for (number, case) in cases.iter().enumerate() {
+            for (which, target) in self.targets.iter().enumerate() {
+                let module = &modules[number % guests.len() * self.targets.len() + which];
+                let task = Task { case, target, module, timers: &timers, unasked: &unasked };
+                tasks.push(task.run::<Native>());
+                tasks.push(task.run::<Ours<FiberStack>>());
+                #[cfg(feature = "thread-backend")]
+                tasks.push(task.run::<Ours<ThreadStack>>());
+            }
+        }
+        let transcripts = drive(tasks, &timers, &unasked, &mut Random(group.order))?;
+        let mut transcripts = transcripts.into_iter();
+        for number in 0..cases.len() {
+            counts.add("cases", 1);
+            let guest = &guests[number % guests.len()];
+            for target in &self.targets {
+                let native = transcripts.next().expect("one for each task");
+                count(&native, counts);
+                for mode in &MODES[1..] {
+                    let ours = transcripts.next().expect("one for each task");
+                    compare(guest, &native, &ours, counts)
+                        .map_err(|text| format!("case {number} on {}, {mode}: {text}", target.name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Task<'a> {
+    case: &'a Arc<Case>,
+    target: &'a Target,
+    module: &'a Module,
+    timers: &'a Timers,
+    unasked: &'a Unasked,
+}
+
+impl<'a> Task<'a> {
+    fn run<M: Mode>(self) -> LocalBoxFuture<'a, Vec<Record>> {
+        self.steps::<M>().boxed_local()
+    }
+
+    async fn steps<M: Mode>(self) -> Vec<Record> {
+        let Self { case, target, module, timers, unasked } = self;
+        let linker = linker::<M>(&target.engine, case).expect("the names are free");
+        let mut store = Store::new(&target.engine, World::new(case, timers, &target.elsewhere));
+        store.limiter(|world| &mut world.limits);
+        if !case.deadline_traps {
+            M::yield_at_deadline(&mut store);
+        }
+        let mut stack = M::stack();
+        let mut records = Vec::new();
+
+        begin(&mut store, case);
+        let entry = case.steps[0].entry;
+        let instantiate = M::instantiate(&mut stack, &mut store, &linker, module, entry);
+        let (left, pendings) = attempt(unasked, case.cancel_start, instantiate).await;
+        let (instance, end) = End::new(left);
+        records.push(record(&mut store, instance, end, &[], pendings));
+        let Some(instance) = instance else { return records };
+        let funcs: Vec<_> = instance.exports(&mut store).filter_map(wasmtime::Export::into_func).collect();
+        if funcs.is_empty() {
+            return records;
+        }
+        store.data_mut().exports.clone_from(&funcs);
+
+        for step in &case.steps {
+            begin(&mut store, case);
+            let func = funcs[step.export % funcs.len()];
+            let (params, mut results) = values(&mut store, func, step.arguments);
+            let call = M::call(&mut stack, &mut store, func, &params, &mut results, step.entry);
+            let (left, pendings) = attempt(unasked, step.cancel, call).await;
+            let (_, end) = End::new(left);
+            records.push(record(&mut store, Some(instance), end, &results, pendings));
+        }
+        records
+    }
+}
+
+fn begin<S: 'static>(store: &mut Store<World<S>>, case: &Case) {
+    store.data_mut().begin_step();
+    store.set_fuel(case.fuel).expect("fuel is on");
+    store.set_epoch_deadline(1 << 40);
+}
+
+/// How a step ended, whatever it returns.
+enum End {
+    Returned,
+    Failed(Error),
+    Other(Ending),
+}
+
+impl End {
+    fn new<T>(left: Left<wasmtime::Result<T>>) -> (Option<T>, Self) {
+        match left {
+            Left::Returned(Ok(value)) => (Some(value), Self::Returned),
+            Left::Returned(Err(error)) => (None, Self::Failed(error)),
+            Left::Panicked(payload) => (None, Self::Other(Ending::of_panic(payload))),
+            Left::Dropped => (None, Self::Other(Ending::Dropped)),
+        }
+    }
+}
+
+fn record<S: 'static>(
+    store: &mut Store<World<S>>,
+    instance: Option<Instance>,
+    end: End,
+    results: &[Val],
+    pendings: u32,
+) -> Record {
+    let mut store = RootScope::new(store);
+    let (ending, frames) = match end {
+        End::Returned => {
+            (Ending::Returned(results.iter().map(|value| Value::new(&mut store, value)).collect()), Vec::new())
+        }
+        End::Failed(error) => (Ending::of_error(&error), frames(&error)),
+        End::Other(ending) => (ending, Vec::new()),
+    };
+    let state = instance.map(|instance| State::new(&mut store, instance)).unwrap_or_default();
+    let context = wasmtime::AsContext::as_context(&store);
+    let fuel = context.get_fuel().expect("fuel is on");
+    Record { ending, frames, pendings, events: context.data().log.take(), state, fuel }
+}
+
+fn called_back(record: &Record) -> bool {
+    record.events.iter().any(|event| matches!(event, Event::CalledBack { .. }))
+}
+
+fn overflowed(record: &Record) -> bool {
+    const OVERFLOW: Ending = Ending::Trapped(Trap::StackOverflow);
+    record.ending == OVERFLOW
+        || record.events.iter().any(|event| matches!(event, Event::CalledBack { ending: OVERFLOW, .. }))
+}
+
+/// Compares two transcripts of a case.
+fn compare(guest: &Guest, native: &[Record], ours: &[Record], counts: &mut Counts) -> Result<(), String> {
+    for (number, (native, ours)) in native.iter().zip(ours).enumerate() {
+        let overflow = overflowed(native) || overflowed(ours);
+        if overflow && let Guest::Arbitrary(_) = guest {
+            // How deep such a guest gets differs by a frame, or more in nested calls, and it shows in what it has done.
+            counts.add("arbitrary-guests-left-at-an-overflow", 1);
+            if called_back(native) || called_back(ours) || native.ending == ours.ending {
+                return Ok(());
+            }
+        }
+        let mut expected = native.clone();
+        if overflow {
+            expected.fuel = ours.fuel;
+            expected.frames.clone_from(&ours.frames);
+        }
+        if expected != *ours {
+            return Err(format!("step {number}:\n{}", difference(&expected, ours)));
+        }
+    }
+    if native.len() != ours.len() {
+        return Err(format!("{} steps instead of {}", ours.len(), native.len()));
+    }
+    Ok(())
+}
+
+/// What differs, with the events before.
+fn difference(native: &Record, ours: &Record) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, native: &dyn fmt::Debug, ours: &dyn fmt::Debug| {
+        let (native, ours) = (format!("{native:?}"), format!("{ours:?}"));
+        if native == ours {
+            text += &format!("  {name}: {native}\n");
+        } else {
+            text += &format!("! {name} in wasmtime's own async: {native}\n! {name} here: {ours}\n");
+        }
+    };
+    let events = native.events.len().max(ours.events.len());
+    for event in 0..events {
+        line("event", &native.events.get(event), &ours.events.get(event));
+    }
+    line("ending", &native.ending, &ours.ending);
+    line("frames", &native.frames, &ours.frames);
+    line("pending polls", &native.pendings, &ours.pendings);
+    line("memories", &native.state.memories, &ours.state.memories);
+    line("globals", &native.state.globals, &ours.state.globals);
+    line("tables", &native.state.tables, &ours.state.tables);
+    line("fuel", &native.fuel, &ours.fuel);
+    text
+}
+
+fn count(records: &[Record], counts: &mut Counts) {
+    for record in records {
+        counts.add(&format!("ended/{}", record.ending.kind()), 1);
+        counts.add("suspensions", record.pendings as usize);
+        if record.pendings > 0 {
+            counts.add(&format!("suspended-then/{}", record.ending.kind()), 1);
+        }
+        counts.add("steps", 1);
+        for event in &record.events {
+            match event {
+                Event::Called { .. } => counts.add("host-calls", 1),
+                Event::CalledBack { ending, .. } => {
+                    counts.add("nested-calls", 1);
+                    counts.add(&format!("nested-ended/{}", ending.kind()), 1);
+                }
+                Event::CalledElsewhere { .. } => counts.add("calls-of-other-stores", 1),
+                _ => {}
+            }
+        }
+    }
+}

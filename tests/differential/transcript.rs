@@ -1,0 +1,199 @@
+//! What is compared: everything that a run of a case lets anyone see.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use wasmtime::{AsContextMut, Extern, Instance, Ref, Trap, Val, WasmBacktrace};
+
+/// A value, comparable: floats by their bits, references by what they refer to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Value {
+    I32(i32),
+    I64(i64),
+    F32(u32),
+    F64(u64),
+    V128(u128),
+    Extern(u32),
+    Null,
+    /// A reference to something that cannot be told from others of its kind.
+    Reference,
+}
+
+impl Value {
+    pub(crate) fn new(store: impl AsContextMut, value: &Val) -> Self {
+        match value {
+            Val::I32(n) => Self::I32(*n),
+            Val::I64(n) => Self::I64(*n),
+            Val::F32(bits) => Self::F32(*bits),
+            Val::F64(bits) => Self::F64(*bits),
+            Val::V128(bits) => Self::V128(bits.as_u128()),
+            Val::ExternRef(Some(reference)) => {
+                let data = reference.data(store.as_context()).expect("belongs to the store");
+                data.and_then(<dyn Any + Send + Sync>::downcast_ref).map_or(Self::Reference, |n| Self::Extern(*n))
+            }
+            Val::ExternRef(None) | Val::FuncRef(None) => Self::Null,
+            _ => Self::Reference,
+        }
+    }
+}
+
+/// The error of a host function.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct HostError(pub(crate) u32);
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error {} of a host function", self.0)
+    }
+}
+
+impl std::error::Error for HostError {}
+
+/// The payload of a host function's panic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct HostPanic(pub(crate) u32);
+
+/// How a step, or a call back, ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    Returned(Vec<Value>),
+    Trapped(Trap),
+    Failed(HostError),
+    Panicked(HostPanic),
+    Dropped,
+    /// An error of another kind, by what it says.
+    Other(String),
+}
+
+impl Ending {
+    pub(crate) fn of_error(error: &wasmtime::Error) -> Self {
+        if let Some(trap) = error.downcast_ref() {
+            Self::Trapped(*trap)
+        } else if let Some(error) = error.downcast_ref() {
+            Self::Failed(*error)
+        } else {
+            // The first line: what follows is the backtrace, which is compared on its own.
+            let text = error.root_cause().to_string();
+            Self::Other(text.lines().next().unwrap_or_default().to_owned())
+        }
+    }
+
+    /// # Panics
+    ///
+    /// With the payload, if it is not one of the host functions' own.
+    pub(crate) fn of_panic(payload: Box<dyn Any + Send>) -> Self {
+        match payload.downcast() {
+            Ok(payload) => Self::Panicked(*payload),
+            Err(payload) => std::panic::resume_unwind(payload),
+        }
+    }
+
+    /// A name for counting.
+    pub(crate) fn kind(&self) -> String {
+        match self {
+            Self::Returned(_) => "returned".to_owned(),
+            Self::Trapped(trap) => format!("{trap:?}"),
+            Self::Failed(_) => "host-error".to_owned(),
+            Self::Panicked(_) => "host-panic".to_owned(),
+            Self::Dropped => "dropped".to_owned(),
+            Self::Other(_) => "other-error".to_owned(),
+        }
+    }
+}
+
+/// Something that a host function saw or did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Event {
+    /// A host function was called.
+    Called { import: usize, depth: usize, arguments: Vec<Value> },
+    /// Its future went on after it was pending.
+    Resumed { import: usize },
+    /// It called the guest, which ended.
+    CalledBack { export: usize, ending: Ending },
+    /// It called the guest of another store.
+    CalledElsewhere { result: Option<i32> },
+    /// It grew the memory from this number of pages, or could not.
+    Grew(Option<u64>),
+    /// It returned.
+    Returned { import: usize },
+    /// It was dropped or unwound in the middle.
+    CutShort { import: usize },
+}
+
+/// What a store's host functions saw, and how often a future of theirs was pending.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Log(Arc<Mutex<Vec<Event>>>);
+
+impl Log {
+    pub(crate) fn add(&self, event: Event) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+
+    pub(crate) fn take(&self) -> Vec<Event> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What is left in a store.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct State {
+    /// Pages, and a digest of what is in them.
+    pub(crate) memories: Vec<(u64, u64)>,
+    pub(crate) globals: Vec<Value>,
+    pub(crate) tables: Vec<Vec<Value>>,
+}
+
+impl State {
+    pub(crate) fn new(mut store: impl AsContextMut, instance: Instance) -> Self {
+        let mut state = Self::default();
+        let externs: Vec<_> = instance.exports(&mut store).map(wasmtime::Export::into_extern).collect();
+        for item in externs {
+            match item {
+                Extern::Memory(memory) => {
+                    state.memories.push((memory.size(&store), digest(memory.data(&store))));
+                }
+                Extern::Global(global) => {
+                    let value = global.get(&mut store);
+                    state.globals.push(Value::new(&mut store, &value));
+                }
+                Extern::Table(table) => {
+                    let elements = (0..table.size(&store)).map(|index| {
+                        let element = table.get(&mut store, index).expect("is within the table");
+                        match element {
+                            Ref::Extern(Some(reference)) => Value::new(&mut store, &Val::ExternRef(Some(reference))),
+                            other if other.is_null() => Value::Null,
+                            _ => Value::Reference,
+                        }
+                    });
+                    state.tables.push(elements.collect());
+                }
+                _ => {}
+            }
+        }
+        state
+    }
+}
+
+fn digest(bytes: &[u8]) -> u64 {
+    let (words, _) = bytes.as_chunks();
+    words.iter().fold(0, |sum: u64, word| (sum ^ u64::from_le_bytes(*word)).wrapping_mul(0x100_0000_01b3).rotate_left(23))
+}
+
+/// All there is to see of one step: the instantiation, or a call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Record {
+    pub(crate) ending: Ending,
+    /// The guest's frames at the trap, as indices of functions.
+    pub(crate) frames: Vec<u32>,
+    /// How often the call was pending.
+    pub(crate) pendings: u32,
+    pub(crate) events: Vec<Event>,
+    pub(crate) state: State,
+    /// What fuel was left.
+    pub(crate) fuel: u64,
+}
+
+pub(crate) fn frames(error: &wasmtime::Error) -> Vec<u32> {
+    let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
+    frames.iter().map(wasmtime::FrameInfo::func_index).collect()
+}
