@@ -56,6 +56,8 @@ pub struct Frame {
     /// Where the call finds its input and leaves its result. Set by the poller at each entry, valid until the stack is
     /// left.
     slot: Cell<*mut ()>,
+    /// Counts the entries, so that code can tell that the stack was suspended meanwhile.
+    stretch: Cell<usize>,
     /// The poller's waker. Set at each entry, valid until it is left; null while the call is being cancelled.
     waker: Cell<*const Waker>,
     /// A clone of the poller's waker for the futures of this call. A future may still hold a reference to it when the
@@ -97,8 +99,8 @@ pub(crate) enum StoreIs {
 enum Polled<T> {
     Ready(T),
     Pending,
-    /// Pending, but the stack was suspended within the poll, and is now entered by a poller with another waker, which
-    /// the future has not seen.
+    /// Pending, but the stack was suspended within the poll. What the future had asked to be woken for may have happened
+    /// since, with the wake-up spent on what the stack was waiting for then, or with another poller's waker.
     Stale,
 }
 
@@ -110,6 +112,7 @@ impl Frame {
             backend: Cell::new(ptr::null()),
             start: Cell::new(None),
             slot: Cell::new(ptr::null_mut()),
+            stretch: Cell::new(0),
             waker: Cell::new(ptr::null()),
             kept: UnsafeCell::new(None),
             polling: Cell::new(false),
@@ -166,6 +169,7 @@ impl Frame {
     #[inline]
     pub(crate) fn set_stretch(&self, slot: *mut (), waker: Option<&Waker>) {
         self.slot.set(slot);
+        self.stretch.set(self.stretch.get().wrapping_add(1));
         self.waker.set(waker.map_or(ptr::null(), ptr::from_ref));
     }
 
@@ -242,8 +246,9 @@ impl Frame {
             return Err(Error::Cancelled);
         }
         // A clone, because waking runs foreign code, and the poller's waker is gone should that suspend.
+        // Used up, so that nothing of it is left while this is suspended.
         let waker = self.poller_waker().clone();
-        waker.wake_by_ref();
+        waker.wake();
         self.suspend()
     }
 
@@ -279,9 +284,10 @@ impl Frame {
 
     #[inline]
     fn poll_with<F: Future>(&self, future: Pin<&mut F>, waker: &Waker) -> Polled<F::Output> {
+        let stretch = self.stretch.get();
         match future.poll(&mut Context::from_waker(waker)) {
             Poll::Ready(output) => Polled::Ready(output),
-            Poll::Pending if waker.will_wake(self.poller_waker()) => Polled::Pending,
+            Poll::Pending if self.stretch.get() == stretch => Polled::Pending,
             Poll::Pending => Polled::Stale,
         }
     }

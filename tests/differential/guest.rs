@@ -127,7 +127,8 @@ fn deep(choices: &mut Choices<'_>) -> Guest {
     let _ = writeln!(text, "  (global $r (export \"r\") (mut externref) (ref.null extern))");
     for (number, ty) in GLOBALS.iter().enumerate() {
         let ty = ty.name();
-        let _ = writeln!(text, "  (global $g{number} (export \"g{number}\") (mut {ty}) ({ty}.const {}))", choices.below(9));
+        let _ =
+            writeln!(text, "  (global $g{number} (export \"g{number}\") (mut {ty}) ({ty}.const {}))", choices.below(9));
     }
     // Functions call each other downwards, by number, so that nothing recurses unawares: the ones in the upper half make
     // indirect calls, the ones in the lower half can be called indirectly.
@@ -207,7 +208,9 @@ impl Body<'_, '_> {
         let Self { number, functions, .. } = *self;
         let signature = &functions[number];
         let _ = write!(self.out, "  (func $f{number} (export \"f{number}\") (type $t{number})");
-        self.out.push_str("\n    (local $i32 i32) (local $i64 i64) (local $f32 f32) (local $f64 f64) (local $ref externref)");
+        self.out.push_str(
+            "\n    (local $i32 i32) (local $i64 i64) (local $f32 f32) (local $f64 f64) (local $ref externref)",
+        );
         self.out.push_str("\n    (local $loop0 i32) (local $loop1 i32)");
         for (param, ty) in signature.params.iter().enumerate() {
             let _ = write!(self.out, "\n    (local.set ${} (local.get {param}))", ty.name());
@@ -283,8 +286,7 @@ impl Body<'_, '_> {
                 if self.choices.one_in(2) {
                     format!("(table.set (i32.const {element}) (ref.null func))")
                 } else {
-                    let function =
-                        self.first_in_table + self.choices.below(self.functions.len() - self.first_in_table);
+                    let function = self.first_in_table + self.choices.below(self.functions.len() - self.first_in_table);
                     format!("(table.set (i32.const {element}) (ref.func $f{function}))")
                 }
             }
@@ -402,7 +404,9 @@ impl Body<'_, '_> {
             }
             _ => {
                 let operator = match ty {
-                    Ty::I32 | Ty::I64 => self.choices.pick(&["add", "sub", "mul", "xor", "and", "rotl", "shr_u", "div_u"]),
+                    Ty::I32 | Ty::I64 => {
+                        self.choices.pick(&["add", "sub", "mul", "xor", "and", "rotl", "shr_u", "div_u"])
+                    }
                     Ty::F32 | Ty::F64 => self.choices.pick(&["add", "sub", "mul", "div", "min", "copysign"]),
                 };
                 let (one, other) = (self.value(ty, depth - 1), self.value(ty, depth - 1));

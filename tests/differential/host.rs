@@ -8,8 +8,8 @@ use crate::transcript::{Ending, Event, HostError, HostPanic, Log, Value};
 use std::panic;
 use std::sync::Arc;
 use wasmtime::{
-    AsContextMut, Caller, ExternRef, Func, FuncType, Linker, Module, Result, StoreLimits, StoreLimitsBuilder,
-    Trap, Val, ValType,
+    AsContextMut, Caller, ExternRef, Func, FuncType, Linker, Module, Result, StoreLimits, StoreLimitsBuilder, Trap,
+    Val, ValType,
 };
 use wasmtime_async::suspend_until;
 
@@ -85,13 +85,14 @@ impl Run {
         let arguments: Vec<_> = params.iter().map(|param| Value::new(&mut *caller, param)).collect();
         let world = caller.data_mut();
         let number = arguments.iter().fold(world.calls[import] as u64, |sum, argument| {
-            mix(sum ^ match *argument {
-                Value::I32(n) => u64::from(n.cast_unsigned()),
-                Value::I64(n) => n.cast_unsigned(),
-                Value::F32(bits) => bits.into(),
-                Value::F64(bits) => bits,
-                _ => 0,
-            })
+            mix(sum
+                ^ match *argument {
+                    Value::I32(n) => u64::from(n.cast_unsigned()),
+                    Value::I64(n) => n.cast_unsigned(),
+                    Value::F32(bits) => bits.into(),
+                    Value::F64(bits) => bits,
+                    _ => 0,
+                })
         });
         world.log.add(Event::Called { import, depth: world.depth, arguments });
         let call = world.calls[import];
@@ -187,16 +188,13 @@ impl Run {
         Ok(())
     }
 
-    fn end<S: 'static>(
-        mut self,
-        caller: &mut Caller<'_, World<S>>,
-        params: &[Val],
-        results: &mut [Val],
-    ) -> Result<()> {
+    fn end<S: 'static>(mut self, caller: &mut Caller<'_, World<S>>, params: &[Val], results: &mut [Val]) -> Result<()> {
         for (result, ty) in results.iter_mut().zip(signature(self.import).1) {
             *result = match ty {
                 ValType::Ref(_) if self.number.is_multiple_of(3) => params[0],
-                ValType::Ref(_) => Val::ExternRef(Some(ExternRef::new(&mut *caller, low(self.number).cast_unsigned())?)),
+                ValType::Ref(_) => {
+                    Val::ExternRef(Some(ExternRef::new(&mut *caller, low(self.number).cast_unsigned())?))
+                }
                 other => value(&other, self.number),
             };
         }
@@ -280,9 +278,8 @@ pub(crate) fn host_call_blocking<M: Mode>(
             Action::CallBack { export, way, .. } => {
                 let Some((func, arguments, mut outcome)) = run.call_back(caller, export, params) else { continue };
                 let result = match way {
-                    Way::Await => {
-                        suspend_until(M::call_back(caller, func, &arguments, &mut outcome, way)).unwrap_or_else(|e| Err(e.into()))
-                    }
+                    Way::Await => suspend_until(M::call_back(caller, func, &arguments, &mut outcome, way))
+                        .unwrap_or_else(|e| Err(e.into())),
                     Way::Sync => func.call(&mut *caller, &arguments, &mut outcome),
                 };
                 run.called_back(caller, action, result, &outcome)?;

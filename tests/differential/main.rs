@@ -142,7 +142,8 @@ fn summary(counts: &Counts, full: bool) -> ExitCode {
     };
     println!("of nested calls: {}", list("nested-ended/"));
     println!("after having been suspended: {}", list("suspended-then/"));
-    let totals: Vec<_> = counts.0.iter().filter(|(name, _)| !name.contains('/')).map(|(name, n)| format!("{name}={n}")).collect();
+    let totals: Vec<_> =
+        counts.0.iter().filter(|(name, _)| !name.contains('/')).map(|(name, n)| format!("{name}={n}")).collect();
     println!("{}", totals.join(" "));
     println!("cases={} steps={} {} mismatches=0", counts.get("cases"), counts.get("steps"), list("ended/"));
     let rare: Vec<_> = KINDS.iter().filter(|kind| counts.get(&format!("ended/{kind}")) < EACH).collect();

@@ -176,7 +176,9 @@ impl State {
 
 fn digest(bytes: &[u8]) -> u64 {
     let (words, _) = bytes.as_chunks();
-    words.iter().fold(0, |sum: u64, word| (sum ^ u64::from_le_bytes(*word)).wrapping_mul(0x100_0000_01b3).rotate_left(23))
+    words
+        .iter()
+        .fold(0, |sum: u64, word| (sum ^ u64::from_le_bytes(*word)).wrapping_mul(0x100_0000_01b3).rotate_left(23))
 }
 
 /// All there is to see of one step: the instantiation, or a call.

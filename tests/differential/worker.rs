@@ -38,7 +38,8 @@ impl Group {
         let mut group = Self { order: u64::from_str_radix(words.next()?, 16).ok()?, ..Self::default() };
         for word in words {
             let digits = word.get(1..)?.as_bytes().chunks_exact(2);
-            let bytes = digits.map(|two| u8::from_str_radix(str::from_utf8(two).ok()?, 16).ok()).collect::<Option<_>>()?;
+            let bytes =
+                digits.map(|two| u8::from_str_radix(str::from_utf8(two).ok()?, 16).ok()).collect::<Option<_>>()?;
             match word.as_bytes()[0] {
                 b'g' => group.guests.push(bytes),
                 b'c' => group.cases.push(bytes),
