@@ -47,8 +47,8 @@ pub const DEFAULT_SIZE: usize = 2 << 20;
 
 /// The least size of a stack, in bytes.
 const MIN_SIZE: usize = 64 << 10;
-/// The greatest size of a stack, in bytes: far above use, far below where sums overflow.
-const MAX_SIZE: usize = usize::MAX >> 8;
+/// The greatest size of a stack, in bytes: above what any system has to give, below where sums overflow.
+const MAX_SIZE: usize = usize::MAX >> 2;
 
 /// Checks a size that a user asked for.
 fn check_size(size: usize) -> Result<usize, Error> {
