@@ -5,8 +5,12 @@ use crate::frame::Frame;
 use crate::{Error, Result};
 use wasmtime::{AsContextMut, StoreContextMut};
 
-// The targets on which both corosensei and wasmtime's fibers work. The same condition stands below, and in `Cargo.toml`.
-#[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
+// The targets on which both corosensei and wasmtime's fibers were seen to work. The same condition stands below, and in `Cargo.toml`.
+#[cfg(all(
+    feature = "fiber",
+    unix,
+    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm", target_arch = "x86")
+))]
 mod fiber;
 #[cfg(feature = "thread-backend")]
 pub(crate) mod thread;
@@ -17,7 +21,7 @@ pub(crate) mod available {
     pub use super::thread::ThreadStack;
 
     cfg_select! {
-        all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))) => {
+        all(feature = "fiber", unix, any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm", target_arch = "x86")) => {
             pub use super::fiber::{FiberStack, Parking};
             pub(crate) use super::fiber::leave;
 
