@@ -7,9 +7,15 @@
 //! - `MATRIX_SEED`: where the random numbers start; the seed of each run is printed.
 #![cfg(not(feature = "loom"))]
 
+mod auto_traits;
+mod bad_input;
 mod cancel;
 mod endings;
+mod engine_features;
 mod forget;
+mod functions;
 mod interleaved;
+mod linker;
+mod nested;
 mod support;
 mod wakers;

@@ -1,8 +1,10 @@
 //! What a generic test needs of a stack.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use wasmtime::{AsContextMut, Result, StoreContextMut};
-use wasmtime_async::{Call, Carries, Stack};
+use wasmtime::{AsContextMut, Result, Store, StoreContextMut};
+use wasmtime_async::{AsyncFunc, Call, Carries, Stack};
 
 /// A stack of either kind.
 ///
@@ -15,11 +17,23 @@ pub(crate) trait AnyStack: Stack + Send + Carries<()> + Carries<Host> + 'static 
         C: AsContextMut<Data: Send>,
         F: FnOnce(StoreContextMut<'_, C::Data>) -> Result<R> + Send,
         R: Send;
+
+    /// A call with all that it needs, on its way from one place to another. `Send` if calls on this stack are.
+    type Boxed: Future<Output = Result<i32>> + Unpin + 'static;
+
+    /// Calls a function on this stack.
+    fn boxed(self, store: Store<Host>, run: AsyncFunc<i32, i32>, param: i32) -> Self::Boxed;
 }
 
 macro_rules! any_stack {
-    ($stack:ty) => {
+    ($stack:ty, $($send:ident)?) => {
         impl AnyStack for $stack {
+            type Boxed = Pin<Box<dyn Future<Output = Result<i32>> $(+ $send)?>>;
+
+            fn boxed(mut self, mut store: Store<Host>, run: AsyncFunc<i32, i32>, param: i32) -> Self::Boxed {
+                Box::pin(async move { run.call(&mut self, &mut store, param).await })
+            }
+
             fn go<'a, C, F, R>(&'a mut self, store: &'a mut C, f: F) -> Call<'a, Self, C::Data, F>
             where
                 C: AsContextMut<Data: Send>,
@@ -33,9 +47,9 @@ macro_rules! any_stack {
 }
 
 #[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
-any_stack!(wasmtime_async::FiberStack);
+any_stack!(wasmtime_async::FiberStack,);
 #[cfg(feature = "thread-backend")]
-any_stack!(wasmtime_async::ThreadStack);
+any_stack!(wasmtime_async::ThreadStack, Send);
 
 /// The data of most tests' stores.
 #[derive(Clone, Debug, Default)]

@@ -1,0 +1,67 @@
+//! What may go to other threads, and what may not.
+
+use std::marker::PhantomData;
+use wasmtime::{Result, StoreContextMut};
+use wasmtime_async::{Call, Error, TypedCall, UntypedCall};
+
+fn is_send<T: Send>() {}
+fn is_sync<T: Sync>() {}
+fn is_unpin<T: Unpin>() {}
+
+/// Tells whether a type is `Send` without asking for it: an inherent constant is preferred where its bound holds.
+struct IsSend<T>(PhantomData<T>);
+
+trait Otherwise {
+    const ANSWER: bool = false;
+}
+
+impl<T> Otherwise for IsSend<T> {}
+
+impl<T: Send> IsSend<T> {
+    const ANSWER: bool = true;
+}
+
+type Closure<T> = fn(StoreContextMut<'_, T>) -> Result<()>;
+type NotSend = std::rc::Rc<()>;
+
+#[test]
+fn the_question_is_answered() {
+    assert!(IsSend::<()>::ANSWER);
+    assert!(!IsSend::<NotSend>::ANSWER);
+}
+
+#[test]
+fn errors() {
+    is_send::<Error>();
+    is_sync::<Error>();
+}
+
+#[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
+#[test]
+fn fiber_stacks() {
+    use wasmtime_async::FiberStack;
+
+    is_send::<FiberStack>();
+    is_sync::<FiberStack>();
+    is_unpin::<FiberStack>();
+
+    is_unpin::<Call<'_, FiberStack, NotSend, Closure<NotSend>>>();
+    assert!(!IsSend::<Call<'_, FiberStack, (), Closure<()>>>::ANSWER);
+    assert!(!IsSend::<Call<'_, FiberStack, NotSend, Closure<NotSend>>>::ANSWER);
+    assert!(!IsSend::<Call<'_, FiberStack, (), UntypedCall<'_>>>::ANSWER);
+    assert!(!IsSend::<Call<'_, FiberStack, (), TypedCall<'_, (), ()>>>::ANSWER);
+}
+
+#[cfg(feature = "thread-backend")]
+#[test]
+fn thread_stacks() {
+    use wasmtime_async::ThreadStack;
+
+    is_send::<ThreadStack>();
+    is_unpin::<ThreadStack>();
+
+    is_send::<Call<'_, ThreadStack, (), Closure<()>>>();
+    is_send::<Call<'_, ThreadStack, (), UntypedCall<'_>>>();
+    is_send::<Call<'_, ThreadStack, (), TypedCall<'_, (), ()>>>();
+    assert!(!IsSend::<Call<'_, ThreadStack, NotSend, Closure<NotSend>>>::ANSWER);
+}

@@ -1,0 +1,253 @@
+//! What is refused, how that is said, and that stack and store can be used after it.
+
+use crate::support::futures::{finish, pending, poll_caught};
+use crate::support::guest::{assert_usable, export, guest, runner, stack, store};
+use crate::support::{AnyStack, Code, Host, matrix};
+use wasmtime::{Caller, Func, FuncType, Linker, Module, Result, Store, Val, ValType};
+use wasmtime_async::{DEFAULT_SIZE, Error, FuncExt, LinkerExt, StoreExt, suspend_until, yield_now};
+
+matrix!(
+    sizes_of_stacks,
+    parameters,
+    results,
+    signatures,
+    missing_imports,
+    functions_of_other_stores,
+    without_a_stack,
+    results_of_the_wrong_type_from_host_functions,
+);
+
+/// Asserts that an error says all of this.
+#[track_caller]
+fn assert_says(error: &wasmtime::Error, words: &[&str]) {
+    let text = format!("{error:?}");
+    for word in words {
+        assert!(text.contains(word), "`{word}` is missing: {text}");
+    }
+}
+
+fn sizes_of_stacks<S: AnyStack>(code: Code) -> Result<()> {
+    for size in [0, 1, 4096, 0xffff, usize::MAX, usize::MAX - 1, usize::MAX / 2, (usize::MAX >> 8) + 1] {
+        let Err(error) = S::new(size).map(|_| ()) else { panic!("a stack of {size} bytes") };
+        assert!(matches!(error, Error::StackSize { size: asked, .. } if asked == size), "{error:?}");
+        let text = error.to_string();
+        for word in [size.to_string().as_str(), "bytes", "max_wasm_stack"] {
+            assert!(text.contains(word), "`{word}` is missing: {text}");
+        }
+    }
+    // So large that there is no such memory, though the size as such is fine.
+    let error = S::new(usize::MAX >> 8).map(|_| ()).expect_err("there is no such memory");
+    assert!(matches!(error, Error::StackMemory { .. } | Error::ThreadSpawn { .. }), "{error:?}");
+    assert!(error.to_string().contains(&(usize::MAX >> 8).to_string()), "{error}");
+
+    // The least size that is allowed works, for guests that need little; and one that is no number of pages.
+    for size in [64 << 10, (100 << 10) + 1, DEFAULT_SIZE] {
+        let mut stack = S::new(size)?;
+        assert!(stack.size() >= size, "{} bytes", stack.size());
+        let mut store = store(code);
+        assert_eq!(finish(stack.go(&mut store, |_| Ok(suspend_until(async { 5 })?)))?, 5);
+    }
+    Ok(())
+}
+
+const TAKES: &str = r#"(module
+    (import "" "" (func $wait))
+    (func (export "run") (param i32 i64) (result f32) (call $wait) (f32.const 1)))"#;
+
+fn takes(store: &mut Store<Host>) -> Result<Func> {
+    let wait = Func::wrap_suspending(&mut *store, async || pending(1).await);
+    runner(store, TAKES, [wait])
+}
+
+fn parameters<S: AnyStack>(code: Code) -> Result<()> {
+    let mut stack = stack::<S>();
+    let mut store = store(code);
+    let takes = takes(&mut store)?;
+    let mut other = self::store(code);
+    let foreign = Val::from(Func::wrap(&mut other, || ()));
+    let cases: &[(&[Val], &[&str])] = &[
+        (&[], &["expected 2 arguments", "got 0"]),
+        (&[Val::I32(1)], &["expected 2 arguments", "got 1"]),
+        (&[Val::I32(1), Val::I64(1), Val::I64(1)], &["expected 2 arguments", "got 3"]),
+        (&[Val::I64(1), Val::I64(1)], &["type mismatch", "i32", "i64"]),
+        (&[Val::I32(1), Val::F64(1)], &["type mismatch", "i64", "f64"]),
+        (&[Val::I32(1), Val::FuncRef(None)], &["type mismatch"]),
+    ];
+    for (params, words) in cases {
+        let mut results = [Val::F32(0)];
+        let error = finish(takes.call_on(&mut stack, &mut store, params, &mut results)).unwrap_err();
+        assert_says(&error, words);
+        assert_usable(&mut stack, &mut store)?;
+    }
+
+    // Of another store.
+    let takes_func = Func::wrap(&mut store, |_: Option<Func>| ());
+    let params = [foreign];
+    let error = finish(takes_func.call_on(&mut stack, &mut store, &params, &mut [])).unwrap_err();
+    assert_says(&error, &["store"]);
+    let takes_func = takes_func.get_async(&store).get1::<Option<Func>, ()>()?;
+    let foreign = Func::wrap(&mut other, || ());
+    let error = finish(takes_func.call(&mut stack, &mut store, (Some(foreign),))).unwrap_err();
+    assert_says(&error, &["store"]);
+    assert_usable(&mut stack, &mut store)?;
+    assert_usable(&mut stack, &mut other)
+}
+
+fn results<S: AnyStack>(code: Code) -> Result<()> {
+    let mut stack = stack::<S>();
+    let mut store = store(code);
+    let takes = takes(&mut store)?;
+    let params = [Val::I32(1), Val::I64(1)];
+    for (mut results, got) in [(vec![], "got 0"), (vec![Val::I32(0); 2], "got 2")] {
+        let error = finish(takes.call_on(&mut stack, &mut store, &params, &mut results)).unwrap_err();
+        assert_says(&error, &["expected 1 results", got]);
+        assert_usable(&mut stack, &mut store)?;
+    }
+    // What was there before does not matter, whatever its type.
+    let mut results = [Val::FuncRef(None)];
+    finish(takes.call_on(&mut stack, &mut store, &params, &mut results))?;
+    assert_eq!(results[0].unwrap_f32().to_bits(), 1_f32.to_bits());
+    Ok(())
+}
+
+fn signatures<S: AnyStack>(code: Code) -> Result<()> {
+    let mut stack = stack::<S>();
+    let mut store = store(code);
+    let takes = takes(&mut store)?;
+    let errors = [
+        takes.get_async(&store).get0::<f32>().map(|_| ()),
+        takes.get_async(&store).get1::<i32, f32>().map(|_| ()),
+        takes.get_async(&store).get2::<i32, i64, ()>().map(|_| ()),
+        takes.get_async(&store).get2::<i32, i64, (f32, f32)>().map(|_| ()),
+        takes.get_async(&store).get2::<i32, i64, f64>().map(|_| ()),
+        takes.get_async(&store).get2::<i64, i64, f32>().map(|_| ()),
+        takes.get_async(&store).get3::<i32, i64, i32, f32>().map(|_| ()),
+        takes.get_async(&store).typed::<(i32, f64), f32>().map(|_| ()),
+        takes.get_async(&store).typed::<i32, f32>().map(|_| ()),
+    ];
+    for result in errors {
+        let error = result.expect_err("is another signature");
+        assert_says(&error, &["type mismatch", "expected"]);
+    }
+    let typed = takes.get_async(&store).get2::<i32, i64, f32>()?;
+    assert_eq!(finish(typed.call(&mut stack, &mut store, (1, 2)))?.to_bits(), 1_f32.to_bits());
+
+    // A guest that imports a function of another signature.
+    let instance = guest(&mut store, r#"(module (import "" "" (func (param i32))))"#, [takes]);
+    assert_says(&instance.map(|_| ()).unwrap_err(), &["incompatible import type", "expected"]);
+    assert_usable(&mut stack, &mut store)
+}
+
+fn missing_imports<S: AnyStack>(code: Code) -> Result<()> {
+    let mut stack = stack::<S>();
+    let mut store = store(code);
+    let module = Module::new(store.engine(), r#"(module (import "host" "wait" (func)) (start 0))"#)?;
+    let mut linker = Linker::new(store.engine());
+    let error = finish(linker.instantiate_on(&mut stack, &mut store, &module)).unwrap_err();
+    assert_says(&error, &["unknown import", "host", "wait"]);
+    assert!(linker.instantiate_pre(&module).is_err());
+    assert_usable(&mut stack, &mut store)?;
+
+    linker.func_wrap_suspending("host", "wait", async |_: i32| ())?;
+    let error = finish(linker.instantiate_on(&mut stack, &mut store, &module)).unwrap_err();
+    assert_says(&error, &["incompatible import type", "host", "wait"]);
+    // Defined already.
+    let error = linker.func_wrap_suspending("host", "wait", async || ()).map(|_| ()).unwrap_err();
+    assert_says(&error, &["host", "wait", "defined twice"]);
+    let nothing = FuncType::new(store.engine(), [], []);
+    let error = linker.func_new_suspending("host", "wait", nothing, async |_, _, _| Ok(())).map(|_| ()).unwrap_err();
+    assert_says(&error, &["host", "wait", "defined twice"]);
+
+    linker.allow_shadowing(true);
+    linker.func_wrap_suspending("host", "wait", async || pending(1).await)?;
+    finish(linker.instantiate_on(&mut stack, &mut store, &module))?;
+    assert_usable(&mut stack, &mut store)
+}
+
+/// As with wasmtime's own functions, that is a bug of the program, and a panic.
+fn functions_of_other_stores<S: AnyStack>(code: Code) -> Result<()> {
+    let mut stack = stack::<S>();
+    let mut store = store(code);
+    let mut other = self::store(code);
+    let foreign = Func::wrap(&mut other, || ());
+    let mut call = foreign.call_on(&mut stack, &mut store, &[], &mut []);
+    let payload = poll_caught(&mut call).expect_err("panics");
+    drop(call);
+    assert!(
+        payload.downcast_ref::<&str>().is_some_and(|text| text.contains("wrong `Store`")) || payload.is::<String>()
+    );
+    let typed = foreign.get_async(&other).get0::<()>()?;
+    let mut call = typed.call(&mut stack, &mut store, ());
+    assert!(poll_caught(&mut call).is_err());
+    drop(call);
+    assert_usable(&mut stack, &mut store)?;
+    assert_usable(&mut stack, &mut other)
+}
+
+/// Async host functions and the like are reached, and there is nothing to suspend.
+fn without_a_stack<S: AnyStack>(code: Code) -> Result<()> {
+    #[track_caller]
+    fn assert_not_on_stack<R: std::fmt::Debug>(result: Result<R>) {
+        let error = result.expect_err("is not on a stack");
+        assert!(matches!(error.downcast_ref(), Some(Error::NotOnStack)), "{error:?}");
+        assert_says(&error, &["does not run on a stack", "call_on", "instantiate_on", "Stack::run"]);
+    }
+
+    let mut stack = stack::<S>();
+    let mut store = store(code);
+    let nothing = FuncType::new(store.engine(), [], []);
+    let functions = [
+        Func::wrap_suspending(&mut store, async || pending(1).await),
+        Func::wrap_suspending(&mut store, async |_: Caller<'_, Host>| ()),
+        Func::new_suspending(&mut store, nothing, async |_, _, _| Ok(())),
+        Func::wrap(&mut store, || -> Result<()> { Ok(yield_now()?) }),
+    ];
+    for function in functions {
+        assert_not_on_stack(function.call(&mut store, &[], &mut []));
+        let text = r#"(module (import "" "" (func)) (func (export "run") (call 0)))"#;
+        let run = runner(&mut store, text, [function])?;
+        assert_not_on_stack(run.call(&mut store, &[], &mut []));
+        let text = r#"(module (import "" "" (func)) (start 0))"#;
+        assert_not_on_stack(guest(&mut store, text, [function]));
+        // The very same function works on a stack.
+        finish(run.call_on(&mut stack, &mut store, &[], &mut []))?;
+        assert_not_on_stack(run.call(&mut store, &[], &mut []));
+    }
+    assert_not_on_stack(suspend_until(pending(1)).map_err(Into::into));
+    assert_not_on_stack(suspend_until(async {}).map_err(Into::into));
+    assert_not_on_stack(yield_now().map_err(Into::into));
+
+    // While a call is suspended, its poller is not on its stack.
+    let mut call = stack.go(&mut store, |_| Ok(suspend_until(pending(1))?));
+    assert!(crate::support::futures::poll_once(&mut call).is_pending());
+    assert_not_on_stack(yield_now().map_err(Into::into));
+    finish(call)?;
+    assert_not_on_stack(yield_now().map_err(Into::into));
+
+    let engine = wasmtime::Engine::new(code.config().epoch_interruption(true))?;
+    let mut store = Store::new(&engine, Host::default());
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_suspend_and_update(1);
+    let run = runner(&mut store, r#"(module (func (export "run") (loop (br 0))))"#, [])?;
+    engine.increment_epoch();
+    assert_not_on_stack(run.call(&mut store, &[], &mut []));
+    store.set_epoch_deadline(1000);
+    assert_usable(&mut stack, &mut store)
+}
+
+fn results_of_the_wrong_type_from_host_functions<S: AnyStack>(code: Code) -> Result<()> {
+    let mut stack = stack::<S>();
+    let mut store = store(code);
+    let ty = FuncType::new(store.engine(), [], [ValType::I32]);
+    let wrong = Func::new_suspending(&mut store, ty, async |_, _, results| {
+        pending(1).await;
+        results[0] = Val::F64(0);
+        Ok(())
+    });
+    let text = r#"(module (import "" "" (func (result i32))) (func (export "run") (drop (call 0))))"#;
+    let instance = guest(&mut store, text, [wrong])?;
+    let run = export(&mut store, &instance, "run");
+    let error = finish(run.call_on(&mut stack, &mut store, &[], &mut [])).unwrap_err();
+    assert_says(&error, &["function attempted to return an incompatible value"]);
+    assert_usable(&mut stack, &mut store)
+}
