@@ -13,6 +13,9 @@ mod store;
 mod suspend;
 mod sync;
 
+#[doc = include_str!("../docs/reviewing.md")]
+pub mod reviewing {}
+
 pub use call::{Call, Job};
 pub use error::Error;
 pub use func::{FuncExt, UntypedCall};

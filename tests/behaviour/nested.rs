@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::panic::resume_unwind;
 use std::sync::Mutex;
 use std::task::Poll;
-use std::thread;
+use std::thread as os_thread;
 use wasmtime::{Caller, Engine, Extern, Func, Linker, Result, Store, Trap, TypedFunc, Val};
 use wasmtime_async::{Carries, DEFAULT_SIZE, Error, FuncExt, LinkerExt, suspend_until, yield_now};
 
@@ -644,7 +644,7 @@ fn idle_stacks_change_threads<S: AnyStack>(code: Code) -> Result<()> {
     let waits = guest(&mut store, BACK, [wait, wait])?;
     let run = export(&mut store, &waits, "run");
     for round in 0..8 {
-        (stack, store) = thread::spawn(move || -> Result<_> {
+        (stack, store) = os_thread::spawn(move || -> Result<_> {
             assert_usable(&mut stack, &mut store)?;
             match round % 4 {
                 0 => assert_overflow(finish(recurse.call_on(&mut stack, &mut store, &[], &mut []))),

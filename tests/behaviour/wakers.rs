@@ -18,6 +18,7 @@ matrix!(
     clones_are_few,
     no_two_are_alike,
     yielding_wakes,
+    spent_on_a_nested_wait,
     replaced_within_a_nested_poll,
     replaced_within_a_host_function_that_calls_back,
 );
@@ -204,6 +205,35 @@ fn yielding_wakes<S: AnyStack>(code: Code) -> Result<()> {
     let waker = CountingWaker::new();
     assert!(poll_with(&mut call, &waker).is_ready());
     assert_eq!((waker.woken(), Arc::strong_count(&waker)), (0, 1));
+    Ok(())
+}
+
+/// A future that asks to be woken for one event and then, in the same poll, waits for another by suspending the stack.
+/// The first event happens while it does, so that its wake-up leads to nothing but another look at the second.
+fn spent_on_a_nested_wait<S: AnyStack>(code: Code) -> Result<()> {
+    let mut stack = stack::<S>();
+    let mut store = store(code);
+    let [first, second] = [(); 2].map(|()| Event::default());
+    let events = [first.clone(), second.clone()];
+    let mut call = stack.go(&mut store, move |_| {
+        let [first, second] = events;
+        let mut wait_for_first = Box::pin(first.wait());
+        let mut nested = false;
+        Ok(suspend_until(poll_fn(|cx| {
+            let poll = wait_for_first.as_mut().poll(cx);
+            if !nested {
+                nested = true;
+                suspend_until(second.wait()).expect("is on a stack");
+            }
+            poll
+        }))?)
+    });
+    let waker = CountingWaker::new();
+    assert!(poll_with(&mut call, &waker).is_pending());
+    first.set();
+    assert!(poll_with(&mut call, &waker).is_pending(), "the second event is still to come");
+    second.set();
+    assert!(poll_with(&mut call, &waker).is_ready(), "both events have happened");
     Ok(())
 }
 
