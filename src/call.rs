@@ -7,13 +7,13 @@ use crate::{Error, Result};
 use futures::future::FusedFuture;
 use std::fmt;
 use std::future::Future;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
 use std::ptr;
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use wasmtime::{AsContext, AsContextMut, Store, StoreContextMut, WasmBacktrace};
+use wasmtime::{AsContext, AsContextMut, Caller, Store, StoreContextMut, WasmBacktrace};
 
 /// What a call does on its stack. Implemented for `FnOnce(StoreContextMut<'_, T>) -> wasmtime::Result<R>`, whose output
 /// is `R`, and for the types that this crate's ways to call wasm name in their results.
@@ -55,9 +55,14 @@ where
 ///
 /// # Forgetting
 ///
-/// After [`mem::forget`] of a suspended call, no destructor runs, its stack's memory is never used again (the stack
-/// makes itself a new one at its next use), and its store must not be used for calls any more: wasmtime still has it
-/// down as being inside the call, so that guests may find no room on the stack.
+/// Do not forget a suspended call ([`mem::forget`], a leaked `Box`, a cycle of `Rc`): its frames are never run or unwound
+/// again, yet what they borrow is given back, the store among it. That is beyond what the type system can forbid for a
+/// future that borrows, and much safe code relies on its frames being left in order: a sort that was suspended in its
+/// comparison leaves a vector with one element twice, [`thread::scope`] leaves threads that go on with what they borrowed.
+///
+/// It does no harm if nothing that the call had borrowed is used afterwards, nor dropped: forget the store and what
+/// the closure captured along with the call. The stack can be used: its memory stays as it is for ever, and it makes
+/// itself new memory at its next use.
 ///
 /// # `Send`
 ///
@@ -85,8 +90,10 @@ enum State<'a, Runner, T: 'static, J> {
 enum Origin {
     /// A `&mut Store`, which nobody has while the store is inside a call.
     Owner,
-    /// A `Caller` or a context, which may come from inside one.
-    Borrowed,
+    /// A `Caller`, which exists inside one only.
+    Caller,
+    /// A context or the like, which may come from inside one.
+    Unknown,
 }
 
 /// Where a call is to run.
@@ -106,7 +113,13 @@ struct Slot<'a, T: 'static, J: Job<T>> {
 impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
     /// The caller sees to it that the stack [`Carries`](crate::Carries) `T`, `J` and its output.
     pub(crate) fn new<C: AsContextMut<Data = T>>(stack: &'a mut S, store: &'a mut C, job: J) -> Self {
-        let origin = if typeid::of::<C>() == typeid::of::<Store<T>>() { Origin::Owner } else { Origin::Borrowed };
+        let origin = if typeid::of::<C>() == typeid::of::<Store<T>>() {
+            Origin::Owner
+        } else if typeid::of::<C>() == typeid::of::<Caller<'_, T>>() {
+            Origin::Caller
+        } else {
+            Origin::Unknown
+        };
         let store = store.as_context_mut();
         Self { stack, state: State::New { store, origin, job } }
     }
@@ -119,9 +132,7 @@ impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
         origin: Origin,
         job: J,
     ) -> Poll<Result<J::Output>> {
-        if let Origin::Borrowed = origin
-            && let Place::Here = place(&store)?
-        {
+        if let Place::Here = place(&store, origin)? {
             return Poll::Ready(job.run(store));
         }
         let runner = self.stack.take()?;
@@ -132,10 +143,12 @@ impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
     /// Enters the stack and sees how it was left.
     fn stretch(
         &mut self,
-        mut runner: S::Runner,
+        runner: S::Runner,
         waker: Option<&Waker>,
         begin: Option<(StoreContextMut<'a, T>, J)>,
     ) -> Poll<Result<J::Output>> {
+        // Not to be dropped before the call has ended, come what may.
+        let mut runner = ManuallyDrop::new(runner);
         let mut slot = Slot::<T, J> { begin, end: None };
         S::frame(&runner).set_stretch(ptr::from_mut(&mut slot).cast(), waker);
         // SAFETY: slot and waker outlive this call of `enter`; the slot has the type that `run`, which `start` set with
@@ -143,23 +156,28 @@ impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
         // where it is only taken to be entered again.
         unsafe { S::enter(&mut runner) };
         let Some(end) = slot.end else {
-            self.state = State::Suspended(runner);
+            self.state = State::Suspended(ManuallyDrop::into_inner(runner));
             return Poll::Pending;
         };
+        let runner = ManuallyDrop::into_inner(runner);
         S::frame(&runner).end();
         self.stack.put_back(runner);
         Poll::Ready(end.unwrap_or_else(|payload| panic::resume_unwind(payload)))
     }
 }
 
-/// Where a call with a borrowed store is to run. wasmtime sets the stack limit of a store where wasm is first entered,
-/// and keeps it for nested entries (`EntryStoreContext::enter_wasm` in `runtime/func.rs`), so that nested entries must
-/// be on that stack.
-fn place<T>(store: &StoreContextMut<'_, T>) -> Result<Place, Error> {
+/// Where a call is to run. wasmtime sets the stack limit of a store where wasm is first entered, and keeps it for nested
+/// entries (`EntryStoreContext::enter_wasm` in `runtime/func.rs`), so that nested entries must be on that stack.
+fn place<T>(store: &StoreContextMut<'_, T>, origin: Origin) -> Result<Place, Error> {
+    if origin == Origin::Owner {
+        return Ok(Place::OwnStack);
+    }
     match Frame::find_store(store_id(store)) {
         StoreIs::Here => Ok(Place::Here),
-        // Wasm that was entered by wasmtime's own functions is not on our list, but has left frames on the stack.
-        StoreIs::NotSeen if WasmBacktrace::force_capture(store).frames().is_empty() => Ok(Place::OwnStack),
+        // Entered by wasmtime's own functions, a store is not on our list, but guests have left frames on the stack.
+        StoreIs::NotSeen if origin == Origin::Unknown && WasmBacktrace::force_capture(store).frames().is_empty() => {
+            Ok(Place::OwnStack)
+        }
         StoreIs::NotSeen | StoreIs::FurtherOut => Err(Error::ReEntry),
     }
 }
@@ -215,10 +233,11 @@ impl<S: Stack, T: 'static, J: Job<T>> Drop for Call<'_, S, T, J> {
         }));
         // A call that is left suspended all the same is forgotten: its memory must stay as it is.
         mem::forget(mem::replace(&mut self.state, State::Ended));
-        if let Err(payload) = panicked
-            && !thread::panicking()
-        {
-            panic::resume_unwind(payload);
+        match panicked {
+            Ok(()) => {}
+            // Dropped, it could panic once more.
+            Err(payload) if thread::panicking() => mem::forget(payload),
+            Err(payload) => panic::resume_unwind(payload),
         }
     }
 }

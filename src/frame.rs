@@ -156,6 +156,12 @@ impl Frame {
         Entered { outer: CURRENT.with(|current| current.replace(self)) }
     }
 
+    /// Makes no frame the current one of this thread, for code on a stack that must not suspend it.
+    #[cfg(feature = "thread-backend")]
+    pub(crate) fn hide_current() -> Entered {
+        Entered { outer: CURRENT.with(|current| current.replace(ptr::null())) }
+    }
+
     // ---- the poller's side
 
     /// Gets an idle frame ready for the entry that starts a call.
@@ -204,7 +210,8 @@ impl Frame {
     /// [`Error::NotOnStack`] if this code does not run on one.
     #[inline]
     pub(crate) fn with_current<R>(f: impl FnOnce(&Self) -> Result<R, Error>) -> Result<R, Error> {
-        // SAFETY: a frame is current only while its stack runs code, this code, and outlives it.
+        // SAFETY: a frame is current only while its stack runs code, this code, and outlives it. (Unless somebody's own
+        // coroutine carries this code on to where another stack is entered: see the module `reviewing`.)
         let current = unsafe { current().as_ref() };
         f(current.ok_or(Error::NotOnStack)?)
     }
@@ -248,8 +255,10 @@ impl Frame {
         // A clone, because waking runs foreign code, and the poller's waker is gone should that suspend.
         // Used up, so that nothing of it is left while this is suspended.
         let waker = self.poller_waker().clone();
+        let stretch = self.stretch.get();
         waker.wake();
-        self.suspend()
+        // Should that have suspended, the turn of others has been.
+        if self.stretch.get() == stretch { self.suspend() } else { Ok(()) }
     }
 
     /// Polls once, with a waker that wakes the task of the poller.
@@ -262,9 +271,11 @@ impl Frame {
             }
         }
 
+        // Before anything of the user's runs, a waker's destructor included.
+        let stretch = self.stretch.get();
         if self.polling.get() {
             // Inside the poll of another future, which may hold a reference to `kept`.
-            return self.poll_nested(future);
+            return self.poll_nested(future, stretch);
         }
         self.keep_waker();
         self.polling.set(true);
@@ -272,19 +283,18 @@ impl Frame {
         self.kept.with(|kept| {
             // SAFETY: `kept` is not replaced while `polling` is set.
             let waker = unsafe { &*kept }.as_ref().unwrap_or(Waker::noop());
-            self.poll_with(future, waker)
+            self.poll_with(future, waker, stretch)
         })
     }
 
     #[cold]
-    fn poll_nested<F: Future>(&self, future: Pin<&mut F>) -> Polled<F::Output> {
+    fn poll_nested<F: Future>(&self, future: Pin<&mut F>, stretch: usize) -> Polled<F::Output> {
         let waker = self.poller_waker().clone();
-        self.poll_with(future, &waker)
+        self.poll_with(future, &waker, stretch)
     }
 
     #[inline]
-    fn poll_with<F: Future>(&self, future: Pin<&mut F>, waker: &Waker) -> Polled<F::Output> {
-        let stretch = self.stretch.get();
+    fn poll_with<F: Future>(&self, future: Pin<&mut F>, waker: &Waker, stretch: usize) -> Polled<F::Output> {
         match future.poll(&mut Context::from_waker(waker)) {
             Poll::Ready(output) => Polled::Ready(output),
             Poll::Pending if self.stretch.get() == stretch => Polled::Pending,

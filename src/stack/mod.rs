@@ -158,7 +158,12 @@ pub trait Stack: Backend {
     message = "a call on `{Self}` cannot hold `{T}`",
     note = "a `ThreadStack` runs its calls on another thread: use a `FiberStack`, or make the data `Send`"
 )]
-pub trait Carries<T: ?Sized> {}
+pub trait Carries<T: ?Sized>: CarriesSealed<T> {}
+
+impl<S: CarriesSealed<T>, T: ?Sized> Carries<T> for S {}
+
+/// Keeps others from saying that a stack carries what it does not.
+pub trait CarriesSealed<T: ?Sized> {}
 
 /// What the two kinds of stack must do for [`Call`].
 ///

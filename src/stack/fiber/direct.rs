@@ -158,7 +158,7 @@ fn tls_blocks() -> Vec<Block> {
             let bytes = usize::try_from(header.p_memsz).unwrap_or(0);
             if start.is_aligned() {
                 // SAFETY: the block belongs to this thread, and is as large as the header says. All of it can be read
-                // as words, because nothing but this thread writes there.
+                // as words: on the fresh thread that looks for the word, nothing else writes there.
                 let words = unsafe { slice::from_raw_parts(start, bytes / mem::size_of::<usize>()) };
                 blocks.push(Block { module: info.dlpi_tls_modid, words });
             }

@@ -14,10 +14,18 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::ptr;
+#[cfg(target_os = "linux")]
+use std::sync::OnceLock;
 
 /// The size of the stack that the parking fiber runs on, in bytes: a fixed handful of frames, with room for those of
 /// an unoptimized build. Pages that are not touched cost nothing.
 pub(super) const PARKING_SIZE: usize = 64 << 10;
+
+/// Keeps Linux from backing stacks by huge pages; other systems want it too, or do not have it.
+const MAP_STACK: libc::c_int = cfg_select! {
+    target_vendor = "apple" => 0,
+    _ => libc::MAP_STACK,
+};
 
 /// A mapping that is taken down when this is dropped.
 pub(super) struct Memory {
@@ -35,7 +43,7 @@ impl Memory {
     pub(super) fn new(size: usize) -> io::Result<Self> {
         let page = page_size();
         let len = page + size.next_multiple_of(page) + page + PARKING_SIZE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | MAP_STACK;
         // SAFETY: asks for a new mapping anywhere.
         let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
         if start == libc::MAP_FAILED {
@@ -80,21 +88,29 @@ unsafe impl Stack for Memory {
 /// Makes accesses to a page of a fresh mapping of ours fault.
 fn guard(address: usize, page: usize) -> io::Result<()> {
     let address = ptr::with_exposed_provenance_mut(address);
-    // A guard by advice (Linux 6.13) leaves the mapping in one piece, of which a process may have 65,530.
     #[cfg(target_os = "linux")]
-    {
-        /// `MADV_GUARD_INSTALL`, from Linux's `include/uapi/asm-generic/mman-common.h`.
-        const MADV_GUARD_INSTALL: libc::c_int = 102;
-        // SAFETY: our own page, in which nothing is.
-        if unsafe { libc::madvise(address, page, MADV_GUARD_INSTALL) } == 0 {
-            return Ok(());
-        }
+    if guard_by_advice(address, page) {
+        return Ok(());
     }
-    // SAFETY: as above.
+    // SAFETY: our own page, in which nothing is.
     match unsafe { libc::mprotect(address, page, libc::PROT_NONE) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// A guard by advice (Linux 6.13) leaves the mapping in one piece, of which a process may have 65,530.
+#[cfg(target_os = "linux")]
+fn guard_by_advice(address: *mut libc::c_void, page: usize) -> bool {
+    /// From Linux's `include/uapi/asm-generic/mman-common.h`.
+    const MADV_GUARD_INSTALL: libc::c_int = 102;
+    const MADV_POPULATE_READ: libc::c_int = 22;
+    /// Emulators say yes to any advice, and do nothing. A page that can be read after all tells, once.
+    static WORKS: OnceLock<bool> = OnceLock::new();
+
+    // SAFETY: our own page, in which nothing is.
+    let advise = |advice| unsafe { libc::madvise(address, page, advice) } == 0;
+    *WORKS.get().unwrap_or(&true) && advise(MADV_GUARD_INSTALL) && *WORKS.get_or_init(|| !advise(MADV_POPULATE_READ))
 }
 
 fn page_size() -> usize {

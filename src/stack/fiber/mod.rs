@@ -6,9 +6,9 @@ mod memory;
 mod parking;
 mod runner;
 
-use super::{Backend, Stack, check_size};
+use super::{Backend, CarriesSealed, Stack, check_size};
+use crate::Error;
 use crate::frame::Frame;
-use crate::{Carries, Error};
 use runner::Runner;
 pub(crate) use runner::leave;
 use std::fmt;
@@ -17,6 +17,13 @@ use std::fmt;
 ///
 /// Calls on it are not `Send`, and in return neither the store's data nor host futures need to be. Idle, the stack can
 /// be sent to another thread.
+///
+/// # Thread-local state
+///
+/// Frames that are suspended share the thread's variables with all that runs meanwhile. Do not suspend while a
+/// thread-local variable is borrowed (`LocalKey::with`) and keep the call in another one: when the thread ends, the
+/// variables are destroyed one by one, and a call that is dropped then goes on with what is there no more. Do not suspend
+/// in guests of an engine with wasmtime's `memory-protection-keys`: the processor's register of them is not parked.
 ///
 /// # Memory
 ///
@@ -69,7 +76,7 @@ pub enum Parking {
     Direct,
 }
 
-impl<T: ?Sized> Carries<T> for FiberStack {}
+impl<T: ?Sized> CarriesSealed<T> for FiberStack {}
 
 impl Stack for FiberStack {
     fn new(size: usize) -> Result<Self, Error> {

@@ -81,12 +81,12 @@ impl Runner {
             }
         }
         let relay = ToCoroutine(self.0);
-        // SAFETY: the runner is not entered, so that nothing else refers to its parts.
-        let parts = unsafe { self.0.as_mut() };
-        if parts.fiber.get_mut().is_none() {
+        let parts = self.parts();
+        // SAFETY: the runner is not entered, so that nothing else uses the fiber.
+        let fiber = unsafe { &mut *parts.fiber.get() };
+        if fiber.is_none() {
             // SAFETY: that part of the memory is for the fiber, which is dropped before the coroutine.
-            let fiber = unsafe { ParkingFiber::new(parts.fiber_memory.clone(), relay) }?;
-            *parts.fiber.get_mut() = Some(fiber);
+            *fiber = Some(unsafe { ParkingFiber::new(parts.fiber_memory.clone(), relay) }?);
         }
         Ok(())
     }
@@ -193,7 +193,8 @@ unsafe fn serve(yielder: &Yielder<*const Frame, ()>, frame: *const Frame) {
 ///
 /// # Safety
 ///
-/// Called on the coroutine whose yielder `backend` is.
+/// Called on the coroutine whose yielder `backend` is, or on another stack that is entered from there; those are left
+/// together.
 #[inline]
 pub(crate) unsafe fn leave(backend: *const ()) {
     // SAFETY: the yielder lies at the root of the coroutine's stack.

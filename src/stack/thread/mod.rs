@@ -5,10 +5,10 @@ pub(crate) mod cache;
 mod handoff;
 pub(crate) mod runner;
 
-use super::{Backend, Stack, check_size};
+use super::{Backend, CarriesSealed, Stack, check_size};
+use crate::Error;
 use crate::frame::Frame;
 use crate::sync::Arc;
-use crate::{Carries, Error};
 use ambient::Hook;
 use cache::Cache;
 #[cfg_attr(feature = "fiber", allow(unused_imports, reason = "for targets where this is the default stack"))]
@@ -100,7 +100,7 @@ pub struct ThreadStack {
 #[expect(unsafe_code)]
 unsafe impl Sync for ThreadStack {}
 
-impl<T: Send + ?Sized> Carries<T> for ThreadStack {}
+impl<T: Send + ?Sized> CarriesSealed<T> for ThreadStack {}
 
 impl ThreadStack {
     /// How many threads of dropped stacks wait for new stacks, at most, in a process.

@@ -98,6 +98,20 @@ impl Drop for Runner {
     }
 }
 
+impl Shared {
+    // The user's code in an ambient is not part of the call, and must not suspend it.
+
+    fn enter_ambient(&self) {
+        let _hidden = Frame::hide_current();
+        self.ambient.enter();
+    }
+
+    fn leave_ambient(&self) {
+        let _hidden = Frame::hide_current();
+        self.ambient.leave();
+    }
+}
+
 impl Service {
     /// The worker's part, on its thread.
     pub(crate) fn work(self) {
@@ -105,10 +119,10 @@ impl Service {
         shared.baton.wait(Side::Worker);
         shared.frame.set_backend(ptr::from_ref(shared).cast());
         let _current = shared.frame.make_current();
-        shared.ambient.enter();
+        shared.enter_ambient();
         // SAFETY: nothing else runs on this thread during this service, and the backend is set.
         unsafe { shared.frame.serve() };
-        shared.ambient.leave();
+        shared.leave_ambient();
     }
 }
 
@@ -120,8 +134,8 @@ impl Service {
 pub(crate) unsafe fn leave(backend: *const ()) {
     // SAFETY: set by `work`, which keeps it alive.
     let shared = unsafe { &*backend.cast::<Shared>() };
-    shared.ambient.leave();
+    shared.leave_ambient();
     shared.baton.pass(Side::Poller);
     shared.baton.wait(Side::Worker);
-    shared.ambient.enter();
+    shared.enter_ambient();
 }
