@@ -264,7 +264,6 @@ fn panic_on_the_poller() {
             assert!(Task::new().poll(&mut call).is_pending());
             resume_unwind(Box::new(37));
         }))
-        .map(|()| {})
         .unwrap_err();
         assert_eq!(payload.downcast_ref(), Some(&37));
         assert_eq!(store.data().get(), 10);
