@@ -84,6 +84,7 @@ mod real {
 }
 
 #[cfg(all(test, feature = "loom"))]
+#[allow(dead_code, reason = "the library's own unit tests are compiled with it as well, and use less than the models")]
 mod model {
     pub(crate) use loom::hint::spin_loop;
     pub(crate) use loom::sync::{Arc, atomic};

@@ -323,7 +323,6 @@ fn dropped_while_the_poller_panics() {
             at.note("poller", "panics");
             resume_unwind(Box::new("of the poller"));
         }))
-        .map(|()| ())
         .unwrap_err();
         assert_eq!((payload.downcast_ref(), *store.data()), (Some(&"of the poller"), 1));
         assert_eq!(block_on(stack.run(&mut store, |store| Ok(*store.data()))).unwrap(), 1);

@@ -192,7 +192,7 @@ fn a_thousand_suspended_at_once() {
         println!("seed={seed}");
         let mut random = Random(seed.max(1));
         let engine = Engine::default();
-        let wat = r#"(module
+        let guest = r#"(module
             (import "" "wait" (func $wait (param i32) (result i32)))
             (func (export "sum") (param $n i32) (result i32)
                 (local $sum i32)
@@ -200,7 +200,7 @@ fn a_thousand_suspended_at_once() {
                     (local.set $sum (i32.add (local.get $sum) (call $wait (local.get $n))))
                     (br_if $more (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
                 (local.get $sum)))"#;
-        let module = Module::new(&engine, wat).unwrap();
+        let module = Module::new(&engine, guest).unwrap();
 
         assert_eq!(workers(), 0);
         let mut places: Vec<_> = (0..count)
@@ -285,7 +285,9 @@ fn idle_threads_sleep() {
             (0..4).map(|_| (ThreadStack::new(DEFAULT_SIZE).unwrap(), Store::new(&engine, ()))).collect();
         let mut calls: Vec<_> =
             places.iter_mut().map(|(stack, store)| stack.run(store, |_| Ok(yield_now()?))).collect();
-        calls.iter_mut().for_each(|call| assert!(poll(call).is_pending()));
+        for call in &mut calls {
+            assert!(poll(call).is_pending());
+        }
         for stack in &mut idle {
             thread_of(stack);
         }

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Far more than any test takes, interpreted and emulated.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_mins(4);
 
 /// Where the sides of a test are, by their own account.
 #[derive(Clone, Default)]

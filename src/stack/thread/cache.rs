@@ -89,9 +89,7 @@ impl<J: Send + 'static> Cache<J> {
 
     /// Lets all idle workers end.
     pub(crate) fn clear(&self) {
-        let idle = std::mem::take(&mut self.state.lock().idle);
-        // Only now that the lock is free, for which ending workers may be waiting.
-        drop(idle);
+        self.state.lock().idle.clear();
     }
 
     /// The life of a worker's thread.
