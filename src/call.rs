@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::ptr;
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use wasmtime::{AsContext, AsContextMut, Store, StoreContextMut, WasmBacktrace};
+use wasmtime::{AsContext, AsContextMut, Caller, Store, StoreContextMut, WasmBacktrace};
 
 /// What a call does on its stack. Implemented for `FnOnce(StoreContextMut<'_, T>) -> wasmtime::Result<R>`, whose output
 /// is `R`, and for the types that this crate's ways to call wasm name in their results.
@@ -85,7 +85,9 @@ enum State<'a, Runner, T: 'static, J> {
 enum Origin {
     /// A `&mut Store`, which nobody has while the store is inside a call.
     Owner,
-    /// A `Caller` or a context, which may come from inside one.
+    /// A `Caller`, which only comes from inside one.
+    Caller,
+    /// A context, which may come from inside one.
     Borrowed,
 }
 
@@ -106,7 +108,11 @@ struct Slot<'a, T: 'static, J: Job<T>> {
 impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
     /// The caller sees to it that the stack [`Carries`](crate::Carries) `T`, `J` and its output.
     pub(crate) fn new<C: AsContextMut<Data = T>>(stack: &'a mut S, store: &'a mut C, job: J) -> Self {
-        let origin = if typeid::of::<C>() == typeid::of::<Store<T>>() { Origin::Owner } else { Origin::Borrowed };
+        let origin = match typeid::of::<C>() {
+            id if id == typeid::of::<Store<T>>() => Origin::Owner,
+            id if id == typeid::of::<Caller<'_, T>>() => Origin::Caller,
+            _ => Origin::Borrowed,
+        };
         let store = store.as_context_mut();
         Self { stack, state: State::New { store, origin, job } }
     }
@@ -119,9 +125,7 @@ impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
         origin: Origin,
         job: J,
     ) -> Poll<Result<J::Output>> {
-        if let Origin::Borrowed = origin
-            && let Place::Here = place(&store)?
-        {
+        if let Place::Here = place(&store, origin)? {
             return Poll::Ready(job.run(store));
         }
         let runner = self.stack.take()?;
@@ -152,15 +156,21 @@ impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
     }
 }
 
-/// Where a call with a borrowed store is to run. wasmtime sets the stack limit of a store where wasm is first entered,
+/// Where a call is to run. wasmtime sets the stack limit of a store where wasm is first entered,
 /// and keeps it for nested entries (`EntryStoreContext::enter_wasm` in `runtime/func.rs`), so that nested entries must
 /// be on that stack.
-fn place<T>(store: &StoreContextMut<'_, T>) -> Result<Place, Error> {
-    match Frame::find_store(store_id(store)) {
-        StoreIs::Here => Ok(Place::Here),
-        // Wasm that was entered by wasmtime's own functions is not on our list, but has left frames on the stack.
-        StoreIs::NotSeen if WasmBacktrace::force_capture(store).frames().is_empty() => Ok(Place::OwnStack),
-        StoreIs::NotSeen | StoreIs::FurtherOut => Err(Error::ReEntry),
+fn place<T>(store: &StoreContextMut<'_, T>, origin: Origin) -> Result<Place, Error> {
+    if let Origin::Owner = origin {
+        return Ok(Place::OwnStack);
+    }
+    match (Frame::find_store(store_id(store)), origin) {
+        (StoreIs::Here, _) => Ok(Place::Here),
+        // A store that was entered by wasmtime's own functions is not on our list. Wasm has left frames on the stack
+        // then; a host function that was called without any has not, but it is known by its `Caller`.
+        (StoreIs::NotSeen, Origin::Borrowed) if WasmBacktrace::force_capture(store).frames().is_empty() => {
+            Ok(Place::OwnStack)
+        }
+        _ => Err(Error::ReEntry),
     }
 }
 
