@@ -84,11 +84,11 @@ fn parameters<S: AnyStack>(code: Code) -> Result<()> {
     let takes_func = Func::wrap(&mut store, |_: Option<Func>| ());
     let params = [foreign];
     let error = finish(takes_func.call_on(&mut stack, &mut store, &params, &mut [])).unwrap_err();
-    assert_says(&error, &["store"]);
+    assert_says(&error, &["cross-`Store`"]);
     let takes_func = takes_func.get_async(&store).get1::<Option<Func>, ()>()?;
     let foreign = Func::wrap(&mut other, || ());
     let error = finish(takes_func.call(&mut stack, &mut store, (Some(foreign),))).unwrap_err();
-    assert_says(&error, &["store"]);
+    assert_says(&error, &["cross-`Store`"]);
     assert_usable(&mut stack, &mut store)?;
     assert_usable(&mut stack, &mut other)
 }

@@ -89,11 +89,10 @@ macro_rules! arities {
                         caller.data().id + weigh(&[$($arg),*])
                     }),
                 ];
-                let text = passes_on(concat!($(stringify!($arg), ";"),*), "i32");
-                $(let text = text.replace(concat!(" ", stringify!($arg)), " i32");)*
                 let next = Counter::default();
                 let params = ($(next.next(stringify!($arg)),)*);
                 let values: &[i32] = &(1..=next.0.get()).collect::<Vec<_>>();
+                let text = passes_on(&"i32;".repeat(values.len()), "i32");
                 for function in functions {
                     let run = runner(&mut store, &text, [function])?;
                     let typed = run.get_async(&store).$get::<$(i32_for!($arg),)* i32>()?;
