@@ -1,7 +1,7 @@
 //! What a server does: a store and an instance for each request, many of them in flight on one thread.
 
 use crate::sides::futures::{Order, drive, poll_pending};
-use crate::sides::{Host, Linked, Memory, Side};
+use crate::sides::{Host, Instantiated, Linked, Memory, Side};
 use crate::{Case, Runner};
 use criterion::Bencher;
 use std::pin::Pin;
@@ -109,7 +109,7 @@ impl Case for Resumes {
 
     fn bench<S: Side>(&self, engine: &Engine, bencher: &mut Bencher<'_>) {
         let linked = Linked::<S>::new(engine, Host::Typed(1), Memory::No).unwrap();
-        let mut calls: Vec<_> = (0..IN_FLIGHT).map(|_| linked.suspended().unwrap()).collect();
+        let mut calls: Vec<_> = (0..IN_FLIGHT).map(|_| linked.suspended(Instantiated::OnStack).unwrap()).collect();
         let rounds = self.order.rounds(calls.len());
         let mut turns = rounds.iter().flatten().cycle();
         bencher.iter(|| poll_pending(calls[*turns.next().expect("cycles")].as_mut()));
