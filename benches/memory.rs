@@ -2,15 +2,19 @@
 //!
 //! `cargo bench --bench memory` starts 10,000 calls, each with a store, an instance and a stack of its own, suspends all
 //! of them, and reads the process's own figures: resident memory, page tables, mappings. (A thread's memory in the
-//! kernel is not among them.) Then it starts calls until there are no more to be had, at most 200,000, or 12 GiB of them;
-//! threads at most 20,000, so as to leave some to the rest of the system. Each figure comes from a fresh process. With
-//! `-- --quick` or `BENCH_SHORT=1` there are 1,000 calls, and 20,000 at most.
+//! kernel is not among them.) In the case `memory`, a stack was used to make the instance, too, as for a request; in
+//! `memory_of_call` it was not, as wasmtime's own async does not when there is no start function. `sync` is a store with
+//! an idle instance.
+//!
+//! Then it starts calls until there are no more to be had, at most 200,000, or 12 GiB of them; threads at most 20,000, so
+//! as to leave some to the rest of the system. Each figure comes from a fresh process. With `-- --quick` or
+//! `BENCH_SHORT=1` there are 1,000 calls, and 20,000 at most.
 
 #[path = "sides/mod.rs"]
 mod sides;
 
 use sides::process::{self, Figures, field, number};
-use sides::{ForSide, Host, Linked, Memory, Side, for_side, pooling_for, suspending_sides};
+use sides::{ForSide, Host, Instantiated, Linked, Memory, Side, for_side, pooling_for, suspending_sides};
 use wasmtime::{Engine, Result};
 
 /// The resident memory at which to stop, in bytes.
@@ -28,7 +32,8 @@ fn main() {
         let count: u32 = job[2].parse().expect("a number");
         let outcome = match job[0].as_str() {
             "idle" => for_side(&job[1], count, &Idle(count)),
-            "suspended" => for_side(&job[1], count, &SuspendedCalls(count)),
+            "memory" => for_side(&job[1], count, &SuspendedCalls(count, Instantiated::OnStack)),
+            "memory_of_call" => for_side(&job[1], count, &SuspendedCalls(count, Instantiated::Elsewhere)),
             _ => for_side(&job[1], largest_pool(&job[1], count), &Limit(count)),
         };
         if let Err(error) = outcome {
@@ -37,18 +42,20 @@ fn main() {
         return;
     }
     let short = process::short();
-    report_memory(if short { 1_000 } else { 10_000 });
+    let count = if short { 1_000 } else { 10_000 };
+    report_memory("memory", count);
+    report_memory("memory_of_call", count);
     report_limits(if short { 20_000 } else { 200_000 });
 }
 
 /// Prints a line for each figure and backend.
-fn report_memory(count: u32) {
+fn report_memory(case: &str, count: u32) {
     let sync = process::run(&format!("idle sync {count}"));
     let measured: Vec<_> =
-        suspending_sides().iter().map(|side| (*side, process::run(&format!("suspended {side} {count}")))).collect();
+        suspending_sides().iter().map(|side| (*side, process::run(&format!("{case} {side} {count}")))).collect();
     for (side, lines) in &measured {
         if let Some(reason) = field(lines, "stopped") {
-            println!("memory_{count} of {side} stopped by: {reason}");
+            println!("{case}_{count} of {side} stopped by: {reason}");
         }
     }
     for key in ["bytes", "page_table_bytes", "mappings"] {
@@ -58,7 +65,7 @@ fn report_memory(count: u32) {
             let ours = number(lines, key);
             let ratio = ours.zip(native).map(|(ours, native)| ours / native);
             println!(
-                "case=memory_{count} backend={backend} ours_{key}={} native_{key}={} pooled_{key}={} sync_{key}={} \
+                "case={case}_{count} backend={backend} ours_{key}={} native_{key}={} pooled_{key}={} sync_{key}={} \
                  ratio={}",
                 show(ours, 1),
                 show(native, 1),
@@ -102,12 +109,12 @@ impl ForSide for Idle {
 }
 
 /// Suspended calls, each with its store and stack.
-struct SuspendedCalls(u32);
+struct SuspendedCalls(u32, Instantiated);
 
 impl ForSide for SuspendedCalls {
     fn run<S: Side>(&self, engine: &Engine) -> Result<()> {
         let linked = Linked::<S>::new(engine, Host::Typed(1), Memory::No)?;
-        print_memory_of_each(self.0, || linked.suspended())
+        print_memory_of_each(self.0, || linked.suspended(self.1))
     }
 }
 
@@ -130,7 +137,7 @@ impl ForSide for Limit {
         let linked = Linked::<S>::new(engine, Host::Typed(1), Memory::No)?;
         let mut calls = Vec::with_capacity(self.0 as usize);
         for count in 1..=self.0 {
-            match linked.suspended() {
+            match linked.suspended(Instantiated::OnStack) {
                 Ok(call) => calls.push(call),
                 Err(error) => {
                     println!("calls={}\nstopped={error:#}", count - 1);

@@ -13,7 +13,7 @@ mod sides;
 use plot::{Plot, Series};
 use sides::futures::{Order, poll_pending};
 use sides::process::{self, field, number};
-use sides::{ForSide, Host, Linked, Memory, Side, fiber_name, for_side, suspending_sides};
+use sides::{ForSide, Host, Instantiated, Linked, Memory, Side, fiber_name, for_side, suspending_sides};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{env, fs};
@@ -104,7 +104,7 @@ struct Resumes {
 impl ForSide for Resumes {
     fn run<S: Side>(&self, engine: &Engine) -> Result<()> {
         let linked = Linked::<S>::new(engine, Host::Typed(1), Memory::No)?;
-        let mut calls = (0..self.count).map(|_| linked.suspended()).collect::<Result<Vec<_>>>()?;
+        let mut calls = (0..self.count).map(|_| linked.suspended(Instantiated::OnStack)).collect::<Result<Vec<_>>>()?;
         for (order, name) in ORDERS {
             let rounds = order.rounds(calls.len());
             let mut turns = rounds.iter().flatten().cycle();

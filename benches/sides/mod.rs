@@ -386,9 +386,17 @@ impl<S: Side> Linked<S> {
 
     /// An instance in a store of its own, with a stack.
     pub(crate) fn live(&self) -> Result<Live<S>> {
+        self.live_by(Instantiated::OnStack)
+    }
+
+    fn live_by(&self, instantiated: Instantiated) -> Result<Live<S>> {
         let mut store = self.store();
         let mut stack = S::stack()?;
-        let instance = futures::drive(S::instantiate(&self.pre, &mut stack, &mut store))?;
+        let instance = match instantiated {
+            Instantiated::OnStack => futures::drive(S::instantiate(&self.pre, &mut stack, &mut store))?,
+            // As wasmtime's own async does it, too, when there is no start function.
+            Instantiated::Elsewhere => futures::drive(Native::instantiate(&self.pre, &mut (), &mut store))?,
+        };
         Ok(Live { store, stack, instance })
     }
 
@@ -404,15 +412,15 @@ impl<S: Side> Linked<S> {
 
     /// A call with a store, an instance and a stack of its own, that does not end in any time that a bench takes: four
     /// thousand million host calls.
-    pub(crate) async fn endless(&self) -> Result<i32> {
-        let mut live = self.live()?;
+    async fn endless(&self, instantiated: Instantiated) -> Result<i32> {
+        let mut live = self.live_by(instantiated)?;
         let func = live.func::<i32, i32>("loop")?;
         S::call(&func, &mut live.stack, &mut live.store, -1).await
     }
 
     /// An endless call that has started and is suspended in its first host call.
-    pub(crate) fn suspended(&self) -> Result<Suspended<'_>> {
-        let mut call = Box::pin(self.endless());
+    pub(crate) fn suspended(&self, instantiated: Instantiated) -> Result<Suspended<'_>> {
+        let mut call = Box::pin(self.endless(instantiated));
         match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => Ok(call),
             Poll::Ready(outcome) => Err(outcome.expect_err("it has no end")),
@@ -422,6 +430,13 @@ impl<S: Side> Linked<S> {
     fn store(&self) -> Store<Data> {
         Store::new(self.pre.module().engine(), 0)
     }
+}
+
+/// What an instance was made on: the stack that its calls use, which leaves its traces there, or the thread's own.
+#[derive(Clone, Copy)]
+pub(crate) enum Instantiated {
+    OnStack,
+    Elsewhere,
 }
 
 /// See [`Linked::suspended`].

@@ -1,9 +1,9 @@
 //! The thread backend's handoff, there and back, beside the two usual ways to have a thread do something and wait for it.
 //! Once with all processors, and once with one, in a child process.
 
+use crate::Runner;
 use crate::sides::futures::poll_pending;
 use crate::sides::process;
-use crate::{ROUNDS, Runner};
 use core_affinity::CoreId;
 use criterion::{Bencher, BenchmarkId};
 use std::env;
@@ -39,7 +39,7 @@ pub(crate) fn run_child(runner: &mut Runner) {
 
 fn measure(runner: &mut Runner, name: &str) {
     let mut group = runner.criterion.benchmark_group(name);
-    for round in 0..ROUNDS {
+    for round in 0..runner.rounds {
         group.bench_function(BenchmarkId::new("thread", round), stack);
         group.bench_function(BenchmarkId::new("channels", round), channels);
         group.bench_function(BenchmarkId::new("condvar", round), condvar);

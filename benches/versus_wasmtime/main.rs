@@ -23,7 +23,7 @@ use std::path::Path;
 use std::time::Duration;
 use wasmtime::Engine;
 
-/// How many times each side is measured.
+/// How many times each side is measured, at most.
 const ROUNDS: u32 = 4;
 
 /// Something that is measured for every side.
@@ -50,6 +50,7 @@ trait Case {
 
 /// Measures cases and remembers them for the report.
 struct Runner {
+    rounds: u32,
     criterion: Criterion,
     report: Report,
     on_demand: Engine,
@@ -62,7 +63,7 @@ impl Runner {
         let name = case.name();
         self.report.add(&name, case.per_iteration());
         let mut group = self.criterion.benchmark_group(name);
-        for round in 0..ROUNDS {
+        for round in 0..self.rounds {
             let id = |side| BenchmarkId::new(side, round);
             if case.without_suspending() {
                 group.bench_function(id("sync"), |b| case.bench::<sides::Plain>(&self.on_demand, b));
@@ -82,8 +83,9 @@ impl Runner {
 fn main() {
     let results = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("criterion");
     let short = env::var_os("BENCH_SHORT").is_some();
-    let (warm_up, measurement, samples) = if short { (20, 100, 50) } else { (200, 600, 100) };
+    let (rounds, warm_up, measurement, samples) = if short { (2, 20, 100, 40) } else { (ROUNDS, 200, 600, 100) };
     let mut runner = Runner {
+        rounds,
         criterion: Criterion::default()
             .warm_up_time(Duration::from_millis(warm_up))
             .measurement_time(Duration::from_millis(measurement))

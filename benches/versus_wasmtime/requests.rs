@@ -1,7 +1,7 @@
 //! What a server does: a store and an instance for each request, many of them in flight on one thread.
 
 use crate::sides::futures::{Order, drive, poll_pending};
-use crate::sides::{Host, Linked, Memory, Side};
+use crate::sides::{Host, Instantiated, Linked, Memory, Side};
 use crate::{Case, Runner};
 use criterion::Bencher;
 use std::pin::Pin;
@@ -61,7 +61,7 @@ impl Case for Request {
     }
 }
 
-/// A thousand requests, started one after the other, and then resumed until they end. Reported per request.
+/// A thousand requests in flight, of which one after the other ends and makes room for a new one. Reported per request.
 struct Requests {
     name: String,
     order: Order,
@@ -72,31 +72,31 @@ impl Case for Requests {
         self.name.clone()
     }
 
-    fn per_iteration(&self) -> u32 {
-        IN_FLIGHT
-    }
-
     fn bench<S: Side>(&self, engine: &Engine, bencher: &mut Bencher<'_>) {
         let linked = Linked::<S>::new(engine, Host::Typed(1), Memory::No).unwrap();
-        let mut stacks: Vec<S::Stack> = (0..IN_FLIGHT).map(|_| S::stack().unwrap()).collect();
-        let rounds = self.order.rounds(stacks.len());
-        let mut rounds = rounds.iter().cycle();
-        bencher.iter(|| {
-            let mut requests: Vec<Pin<Box<dyn Future<Output = _>>>> = Vec::with_capacity(stacks.len());
-            for stack in &mut stacks {
-                let mut request = Box::pin(linked.request(stack));
-                poll_pending(request.as_mut());
-                requests.push(request);
-            }
-            for &turn in rounds.next().expect("cycles") {
-                let result = drive(requests[turn].as_mut()).unwrap();
+        let start = |mut stack| {
+            let linked = &linked;
+            let mut request = Box::pin(async move {
+                let result = linked.request(&mut stack).await.unwrap();
                 assert_eq!(result, 1);
-            }
+                stack
+            });
+            poll_pending(request.as_mut());
+            request
+        };
+        let mut requests: Vec<_> = (0..IN_FLIGHT).map(|_| start(S::stack().unwrap())).collect();
+        let rounds = self.order.rounds(requests.len());
+        let mut turns = rounds.iter().flatten().cycle();
+        bencher.iter(|| {
+            let request = &mut requests[*turns.next().expect("cycles")];
+            let stack = drive(request.as_mut());
+            *request = start(stack);
         });
     }
 }
 
-/// A thousand suspended calls, each with a store and an instance of its own, each resumed once. Reported per resume.
+/// A thousand suspended calls, each with a store and an instance of its own, of which one after the other is resumed and
+/// suspends again. Reported per resume.
 struct Resumes {
     name: String,
     order: Order,
@@ -107,20 +107,12 @@ impl Case for Resumes {
         self.name.clone()
     }
 
-    fn per_iteration(&self) -> u32 {
-        IN_FLIGHT
-    }
-
     fn bench<S: Side>(&self, engine: &Engine, bencher: &mut Bencher<'_>) {
         let linked = Linked::<S>::new(engine, Host::Typed(1), Memory::No).unwrap();
-        let mut calls: Vec<_> = (0..IN_FLIGHT).map(|_| linked.suspended().unwrap()).collect();
+        let mut calls: Vec<_> = (0..IN_FLIGHT).map(|_| linked.suspended(Instantiated::OnStack).unwrap()).collect();
         let rounds = self.order.rounds(calls.len());
-        let mut rounds = rounds.iter().cycle();
-        bencher.iter(|| {
-            for &turn in rounds.next().expect("cycles") {
-                poll_pending(calls[turn].as_mut());
-            }
-        });
+        let mut turns = rounds.iter().flatten().cycle();
+        bencher.iter(|| poll_pending(calls[*turns.next().expect("cycles")].as_mut()));
     }
 }
 
