@@ -13,160 +13,17 @@
 //! | `DIFFERENTIAL_SECONDS` | run for so long instead |
 //! | `DIFFERENTIAL_JOBS` | how many processes work, one for each processor unless set |
 //! | `DIFFERENTIAL_GROUP` | a group of cases to run, as printed when it failed |
-#![cfg_attr(feature = "loom", allow(dead_code, reason = "models are explored instead"))]
 
-mod case;
-mod choices;
-mod driver;
-mod guest;
-mod host;
-mod mode;
-mod reduce;
-mod run;
-mod transcript;
-mod worker;
+#[cfg(all(feature = "fiber", not(feature = "loom"), any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod cases;
+#[cfg(all(feature = "fiber", not(feature = "loom"), any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod explore;
 
-use choices::mix;
-use reduce::reduce;
-use run::{Counts, Group};
-use std::env;
-use std::hash::{BuildHasher, RandomState};
-use std::process::{ExitCode, Stdio};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
-use worker::{Verdict, Worker};
+#[cfg(all(feature = "fiber", not(feature = "loom"), any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn main() -> std::process::ExitCode {
+    explore::main()
+}
 
-/// How a step can end. A full run must have seen each.
-const KINDS: [&str; 15] = [
-    "returned",
-    "host-error",
-    "host-panic",
-    "dropped",
-    "StackOverflow",
-    "MemoryOutOfBounds",
-    "TableOutOfBounds",
-    "IndirectCallToNull",
-    "BadSignature",
-    "IntegerOverflow",
-    "IntegerDivisionByZero",
-    "BadConversionToInteger",
-    "UnreachableCodeReached",
-    "Interrupt",
-    "OutOfFuel",
-];
-/// How often, at least.
-const EACH: u64 = 21;
-
-#[cfg(feature = "loom")]
+/// There is no async of wasmtime's own to compare with, or models are to be explored instead.
+#[cfg(not(all(feature = "fiber", not(feature = "loom"), any(target_arch = "x86_64", target_arch = "aarch64"))))]
 fn main() {}
-
-#[cfg(not(feature = "loom"))]
-fn main() -> ExitCode {
-    if worker::work() {
-        return ExitCode::SUCCESS;
-    }
-    // `cargo test -- --list` and the like.
-    if env::args().any(|argument| argument == "--list") {
-        return ExitCode::SUCCESS;
-    }
-    if let Ok(line) = env::var("DIFFERENTIAL_GROUP") {
-        return replay(&line);
-    }
-    let full = number("DIFFERENTIAL_CASES").is_none() && number("DIFFERENTIAL_SECONDS").is_none();
-    let seed = number("DIFFERENTIAL_SEED").unwrap_or_else(|| RandomState::new().hash_one(()));
-    println!("DIFFERENTIAL_SEED={seed}");
-    match explore(seed) {
-        Ok(counts) => summary(&counts, full),
-        Err((group, text)) => {
-            println!("made plainer, in at most 3 minutes, from:\n{text}");
-            let (group, text) = reduce(group, text);
-            println!("{group}\n{text}\nmismatches=1, to be seen again by\nDIFFERENTIAL_GROUP='{}'", group.encode());
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let value = env::var(variable).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {value:?}")))
-}
-
-/// Runs groups, one after another in each of several processes, until there were enough.
-fn explore(seed: u64) -> Result<Counts, (Group, String)> {
-    let enough = number("DIFFERENTIAL_CASES").unwrap_or(2000);
-    let seconds = number("DIFFERENTIAL_SECONDS");
-    let jobs = number("DIFFERENTIAL_JOBS").unwrap_or(thread::available_parallelism().map_or(1, |n| n.get() as u64));
-    let start = Instant::now();
-    let next = AtomicU64::new(0);
-    let state = Mutex::new((Counts::default(), None));
-    let job = || {
-        let mut worker = Worker::start(Stdio::inherit());
-        loop {
-            {
-                let (counts, failed) = &*state.lock().expect("no job panics");
-                let over = seconds.map_or(counts.get("cases") >= enough, |n| start.elapsed() >= Duration::from_secs(n));
-                if over || failed.is_some() {
-                    break;
-                }
-            }
-            // ORDERING: hands out numbers, nothing else.
-            let group = Group::random(mix(seed.wrapping_add(next.fetch_add(1, Ordering::Relaxed))));
-            let verdict = worker.ask(&group);
-            let (counts, failed) = &mut *state.lock().expect("no job panics");
-            match verdict {
-                Verdict::Same(seen) => {
-                    seen.0.iter().for_each(|(name, n)| counts.add(name, usize::try_from(*n).expect("fits")));
-                    if seconds.is_some() && counts.get("cases") % 5000 < 8 {
-                        println!("after {:.0?}: {} cases", start.elapsed(), counts.get("cases"));
-                    }
-                }
-                Verdict::Different(text) => {
-                    *failed = Some((group, text));
-                    break;
-                }
-            }
-        }
-    };
-    thread::scope(|scope| (0..jobs).for_each(|_| drop(scope.spawn(job))));
-    let (counts, failed) = state.into_inner().expect("no job panics");
-    failed.map_or(Ok(counts), Err)
-}
-
-/// Prints what was seen, and finds fault if it was too little.
-fn summary(counts: &Counts, full: bool) -> ExitCode {
-    let list = |prefix: &str| {
-        let matching = counts.0.iter().filter_map(|(name, n)| Some(format!("{}={n}", name.strip_prefix(prefix)?)));
-        matching.collect::<Vec<_>>().join(" ")
-    };
-    println!("of nested calls: {}", list("nested-ended/"));
-    println!("after having been suspended: {}", list("suspended-then/"));
-    let totals: Vec<_> =
-        counts.0.iter().filter(|(name, _)| !name.contains('/')).map(|(name, n)| format!("{name}={n}")).collect();
-    println!("{}", totals.join(" "));
-    println!("cases={} steps={} {} mismatches=0", counts.get("cases"), counts.get("steps"), list("ended/"));
-    let rare: Vec<_> = KINDS.iter().filter(|kind| counts.get(&format!("ended/{kind}")) < EACH).collect();
-    if full && !rare.is_empty() {
-        println!("fewer than {EACH} ended this way: {rare:?}");
-        return ExitCode::FAILURE;
-    }
-    ExitCode::SUCCESS
-}
-
-/// Runs one group in this process, so that a debugger sees it.
-fn replay(line: &str) -> ExitCode {
-    worker::quiet_host_panics();
-    let group = Group::decode(line).expect("a group as it was printed");
-    println!("{group}");
-    match run::Bench::new().run(&group, &mut Counts::default()) {
-        Ok(()) => {
-            println!("mismatches=0");
-            ExitCode::SUCCESS
-        }
-        Err(text) => {
-            println!("{text}\nmismatches=1");
-            ExitCode::FAILURE
-        }
-    }
-}

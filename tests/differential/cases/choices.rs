@@ -46,7 +46,7 @@ impl<'a> Choices<'a> {
     }
 }
 
-/// Pseudo-random numbers from a seed (SplitMix64), so that a seed is all that a run must be told to be run again.
+/// Pseudo-random numbers from a seed (`SplitMix64`), so that a seed is all that a run must be told to be run again.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(pub(crate) u64);
 

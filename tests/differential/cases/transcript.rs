@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use wasmtime::{AsContextMut, Extern, Instance, Ref, Trap, Val, WasmBacktrace};
+use wasmtime::{AsContext, AsContextMut, Extern, Instance, Ref, Trap, Val, WasmBacktrace};
 
 /// A value, comparable: floats by their bits, references by what they refer to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,7 +20,7 @@ pub(crate) enum Value {
 }
 
 impl Value {
-    pub(crate) fn new(store: impl AsContextMut, value: &Val) -> Self {
+    pub(crate) fn new(store: &impl AsContext, value: &Val) -> Self {
         match value {
             Val::I32(n) => Self::I32(*n),
             Val::I64(n) => Self::I64(*n),
@@ -67,9 +67,9 @@ pub(crate) enum Ending {
 
 impl Ending {
     pub(crate) fn of_error(error: &wasmtime::Error) -> Self {
-        if let Some(trap) = error.downcast_ref() {
+        if let Some(trap) = error.downcast_ref::<Trap>() {
             Self::Trapped(*trap)
-        } else if let Some(error) = error.downcast_ref() {
+        } else if let Some(error) = error.downcast_ref::<HostError>() {
             Self::Failed(*error)
         } else {
             // The first line: what follows is the backtrace, which is compared on its own.
@@ -154,13 +154,13 @@ impl State {
                 }
                 Extern::Global(global) => {
                     let value = global.get(&mut store);
-                    state.globals.push(Value::new(&mut store, &value));
+                    state.globals.push(Value::new(&store, &value));
                 }
                 Extern::Table(table) => {
                     let elements = (0..table.size(&store)).map(|index| {
                         let element = table.get(&mut store, index).expect("is within the table");
                         match element {
-                            Ref::Extern(Some(reference)) => Value::new(&mut store, &Val::ExternRef(Some(reference))),
+                            Ref::Extern(Some(reference)) => Value::new(&store, &Val::ExternRef(Some(reference))),
                             other if other.is_null() => Value::Null,
                             _ => Value::Reference,
                         }

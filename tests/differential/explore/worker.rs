@@ -2,8 +2,8 @@
 //!
 //! A worker reads a line for each group and answers with one.
 
-use crate::run::{Bench, Counts, Group};
-use crate::transcript::HostPanic;
+use crate::cases::run::{Bench, Counts, Group};
+use crate::cases::transcript::HostPanic;
 use std::env;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
@@ -16,7 +16,7 @@ use std::time::Duration;
 /// Makes a process a worker.
 const VARIABLE: &str = "DIFFERENTIAL_WORKER";
 /// A group takes a second at most.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Group {
     /// On one line.
@@ -25,9 +25,9 @@ impl Group {
         for (sign, strings) in [('g', &self.guests), ('c', &self.cases)] {
             for bytes in strings {
                 let _ = write!(line, " {sign}");
-                bytes.iter().for_each(|byte| {
+                for byte in bytes {
                     let _ = write!(line, "{byte:02x}");
-                });
+                }
             }
         }
         line
@@ -115,16 +115,16 @@ impl Worker {
         // A worker that is gone is seen below.
         let _ = writeln!(self.requests, "{}", group.encode());
         match self.answers.recv_timeout(PATIENCE) {
-            Ok(line) => match line.split_once(' ') {
-                Some(("different", text)) => Verdict::Different(text.replace('\u{1}', "\n")),
-                _ => {
-                    let mut counts = Counts::default();
-                    for (name, n) in line.split(' ').filter_map(|word| word.split_once('=')) {
-                        counts.add(name, n.parse().expect("a worker counts"));
-                    }
-                    Verdict::Same(counts)
+            Ok(line) => {
+                if let Some(("different", text)) = line.split_once(' ') {
+                    return Verdict::Different(text.replace('\u{1}', "\n"));
                 }
-            },
+                let mut counts = Counts::default();
+                for (name, n) in line.split(' ').filter_map(|word| word.split_once('=')) {
+                    counts.add(name, n.parse().expect("a worker counts"));
+                }
+                Verdict::Same(counts)
+            }
             Err(RecvTimeoutError::Timeout) => Verdict::Different(format!("no answer after {PATIENCE:?}")),
             Err(RecvTimeoutError::Disconnected) => {
                 let status = self.child.wait().expect("a child can be waited for");

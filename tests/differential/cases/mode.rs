@@ -1,8 +1,8 @@
 //! The ways to run a case: by wasmtime's own async, and on each of this crate's stacks.
 
-use crate::case::{Entry, Way};
-use crate::driver::Timers;
-use crate::host::{World, host_call, host_call_blocking, wait};
+use crate::cases::case::{Entry, Way};
+use crate::cases::driver::Timers;
+use crate::cases::host::{World, host_call, host_call_blocking, wait};
 use std::marker::PhantomData;
 use wasmtime::{
     Caller, ExternRef, Func, FuncType, Instance, Linker, Module, Result, Rooted, Store, StoreContextMut, Val,

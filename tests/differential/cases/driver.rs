@@ -1,7 +1,7 @@
 //! Polls many tasks on one thread in a random order, and sees to it that their wakers were treated well.
 
-use crate::case::Wake;
-use crate::choices::Random;
+use crate::cases::case::Wake;
+use crate::cases::choices::Random;
 use futures::future::LocalBoxFuture;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -52,7 +52,7 @@ impl Timers {
 /// A future that is pending so many times.
 #[derive(Debug)]
 pub(crate) struct Pause {
-    times: u32,
+    rounds: u32,
     wake: Wake,
     timers: Timers,
     armed: Armed,
@@ -69,8 +69,8 @@ enum Armed {
 }
 
 impl Pause {
-    pub(crate) fn new(times: u32, wake: Wake, timers: &Timers) -> Self {
-        Self { times, wake, timers: timers.clone(), armed: Armed::No }
+    pub(crate) fn new(rounds: u32, wake: Wake, timers: &Timers) -> Self {
+        Self { rounds, wake, timers: timers.clone(), armed: Armed::No }
     }
 }
 
@@ -96,10 +96,10 @@ impl Future for Pause {
             Armed::NotIn(_) | Armed::No => {}
         }
         self.armed = Armed::No;
-        if self.times == 0 {
+        if self.rounds == 0 {
             return Poll::Ready(());
         }
-        self.times -= 1;
+        self.rounds -= 1;
         if let Wake::AtOnce = self.wake {
             self.armed = Armed::NotIn(waiting.turn);
             drop(waiting);

@@ -1,6 +1,6 @@
 //! A case: what a guest's host functions do, and how the host calls it. Made from bytes, shown to people.
 
-use crate::choices::Choices;
+use crate::cases::choices::Choices;
 use std::fmt;
 
 /// The host functions that any guest may import, as `"host"` `"h0"`, `"h1"` and so on.

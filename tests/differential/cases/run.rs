@@ -1,16 +1,16 @@
 //! Runs a group of cases, each in every mode and on every engine, all of them interleaved on one thread, and compares.
 
-use crate::case::Case;
-use crate::choices::Random;
-use crate::driver::{Left, Timers, Unasked, attempt, drive};
-use crate::guest::Guest;
-use crate::host::{ELSEWHERE, World, linker, values};
-use crate::mode::{Mode, Native, Ours};
-use crate::transcript::{Ending, Event, Record, State, Value, frames};
+use crate::cases::case::Case;
+use crate::cases::choices::Random;
+use crate::cases::driver::{Left, Timers, Unasked, attempt, drive};
+use crate::cases::guest::Guest;
+use crate::cases::host::{ELSEWHERE, World, linker, values};
+use crate::cases::mode::{Mode, Native, Ours};
+use crate::cases::transcript::{Ending, Event, Record, State, Value, frames};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use wasmtime::{Config, Engine, Error, Instance, Module, RegallocAlgorithm, RootScope, Store, Trap, Val};
 use wasmtime_async::FiberStack;
@@ -245,7 +245,7 @@ fn record<S: 'static>(
     let mut store = RootScope::new(store);
     let (ending, frames) = match end {
         End::Returned => {
-            (Ending::Returned(results.iter().map(|value| Value::new(&mut store, value)).collect()), Vec::new())
+            (Ending::Returned(results.iter().map(|value| Value::new(&store, value)).collect()), Vec::new())
         }
         End::Failed(error) => (Ending::of_error(&error), frames(&error)),
         End::Other(ending) => (ending, Vec::new()),
@@ -298,9 +298,9 @@ fn difference(native: &Record, ours: &Record) -> String {
     let mut line = |name: &str, native: &dyn fmt::Debug, ours: &dyn fmt::Debug| {
         let (native, ours) = (format!("{native:?}"), format!("{ours:?}"));
         if native == ours {
-            text += &format!("  {name}: {native}\n");
+            let _ = writeln!(text, "  {name}: {native}");
         } else {
-            text += &format!("! {name} in wasmtime's own async: {native}\n! {name} here: {ours}\n");
+            let _ = writeln!(text, "! {name} in wasmtime's own async: {native}\n! {name} here: {ours}");
         }
     };
     let events = native.events.len().max(ours.events.len());

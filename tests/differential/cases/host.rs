@@ -1,10 +1,10 @@
 //! The host functions of a case: they do what its script says, the same way in every mode.
 
-use crate::case::{Action, Case, IMPORTS, MUCH_FUEL, Shape, Wake, Way};
-use crate::choices::mix;
-use crate::driver::{Pause, Timers};
-use crate::mode::Mode;
-use crate::transcript::{Ending, Event, HostError, HostPanic, Log, Value};
+use crate::cases::case::{Action, Case, IMPORTS, MUCH_FUEL, Shape, Wake, Way};
+use crate::cases::choices::mix;
+use crate::cases::driver::{Pause, Timers};
+use crate::cases::mode::Mode;
+use crate::cases::transcript::{Ending, Event, HostError, HostPanic, Log, Value};
 use std::panic;
 use std::sync::Arc;
 use wasmtime::{
@@ -82,7 +82,7 @@ struct Run {
 
 impl Run {
     fn begin<S: 'static>(caller: &mut Caller<'_, World<S>>, import: usize, params: &[Val]) -> Self {
-        let arguments: Vec<_> = params.iter().map(|param| Value::new(&mut *caller, param)).collect();
+        let arguments: Vec<_> = params.iter().map(|param| Value::new(caller, param)).collect();
         let world = caller.data_mut();
         let number = arguments.iter().fold(world.calls[import] as u64, |sum, argument| {
             mix(sum
@@ -167,7 +167,7 @@ impl Run {
         let Action::CallBack { export, swallow, .. } = action else { unreachable!("called only then") };
         caller.data_mut().depth -= 1;
         let ending = match &result {
-            Ok(()) => Ending::Returned(results.iter().map(|value| Value::new(&mut *caller, value)).collect()),
+            Ok(()) => Ending::Returned(results.iter().map(|value| Value::new(caller, value)).collect()),
             Err(error) => {
                 if let Some(wasmtime_async::Error::Cancelled) = error.downcast_ref() {
                     // wasmtime's own async drops the future of a host function whose call is dropped.
@@ -333,7 +333,7 @@ pub(crate) const ELSEWHERE: &str = r#"(module
     (i32.add (call $wait (local.get 0)) (call $wait (local.get 0)))))"#;
 
 /// The host function of that guest.
-pub(crate) async fn wait(timers: &Timers, times: i32) -> i32 {
-    Pause::new(times.cast_unsigned(), Wake::Later, timers).await;
-    times + 10
+pub(crate) async fn wait(timers: &Timers, rounds: i32) -> i32 {
+    Pause::new(rounds.cast_unsigned(), Wake::Later, timers).await;
+    rounds + 10
 }

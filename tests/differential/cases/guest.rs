@@ -5,8 +5,8 @@
 //! a nested call has a fresh limit in wasmtime's own async and its caller's here, so that what such a recursion leaves
 //! behind could not be compared.
 
-use crate::case::IMPORTS;
-use crate::choices::Choices;
+use crate::cases::case::IMPORTS;
+use crate::cases::choices::Choices;
 use std::fmt::{self, Write as _};
 use wasm_smith::{Config, Module};
 
@@ -446,11 +446,10 @@ impl Body<'_, '_> {
 
 /// An arbitrary module of wasm-smith's, whose imports are all host functions.
 fn arbitrary(mut choices: Choices<'_>) -> Guest {
-    let imports: String = IMPORTS
-        .iter()
-        .enumerate()
-        .map(|(number, signature)| format!("(import \"host\" \"h{number}\" (func {signature}))"))
-        .collect();
+    let mut imports = String::new();
+    for (number, signature) in IMPORTS.iter().enumerate() {
+        let _ = writeln!(imports, "(import \"host\" \"h{number}\" (func {signature}))");
+    }
     let config = Config {
         available_imports: Some(wat::parse_str(format!("(module {imports})")).expect("is a module")),
         disallow_traps: choices.one_in(4),

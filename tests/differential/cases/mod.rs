@@ -1,0 +1,10 @@
+//! Cases: made from bytes, run, and compared. Shared with the fuzz target.
+
+pub(crate) mod case;
+pub(crate) mod choices;
+pub(crate) mod driver;
+pub(crate) mod guest;
+pub(crate) mod host;
+pub(crate) mod mode;
+pub(crate) mod run;
+pub(crate) mod transcript;
