@@ -36,7 +36,11 @@ fn errors() {
     is_sync::<Error>();
 }
 
-#[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
+#[cfg(all(
+    feature = "fiber",
+    unix,
+    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm", target_arch = "x86")
+))]
 #[test]
 fn fiber_stacks() {
     use wasmtime_async::FiberStack;

@@ -58,13 +58,17 @@ fn number(variable: &str) -> Option<u64> {
 /// the build has, with each kind of code that runs on the target.
 macro_rules! matrix {
     ($($test:ident),+ $(,)?) => {
-        #[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
-        mod fiber {
+        #[cfg(all(
+    feature = "fiber",
+    unix,
+    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm", target_arch = "x86")
+))]
+        mod fiber_stack {
             $crate::support::matrix!(@code wasmtime_async::FiberStack, $($test),+);
         }
 
         #[cfg(feature = "thread-backend")]
-        mod thread {
+        mod thread_stack {
             $crate::support::matrix!(@code wasmtime_async::ThreadStack, $($test),+);
         }
     };

@@ -46,7 +46,11 @@ macro_rules! any_stack {
     };
 }
 
-#[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
+#[cfg(all(
+    feature = "fiber",
+    unix,
+    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm", target_arch = "x86")
+))]
 any_stack!(wasmtime_async::FiberStack,);
 #[cfg(feature = "thread-backend")]
 any_stack!(wasmtime_async::ThreadStack, Send);
