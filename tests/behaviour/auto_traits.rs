@@ -26,8 +26,8 @@ type NotSend = std::rc::Rc<()>;
 
 #[test]
 fn the_question_is_answered() {
-    assert!(IsSend::<()>::ANSWER);
-    assert!(!IsSend::<NotSend>::ANSWER);
+    const { assert!(IsSend::<()>::ANSWER) };
+    const { assert!(!IsSend::<NotSend>::ANSWER) };
 }
 
 #[test]
@@ -50,10 +50,10 @@ fn fiber_stacks() {
     is_unpin::<FiberStack>();
 
     is_unpin::<Call<'_, FiberStack, NotSend, Closure<NotSend>>>();
-    assert!(!IsSend::<Call<'_, FiberStack, (), Closure<()>>>::ANSWER);
-    assert!(!IsSend::<Call<'_, FiberStack, NotSend, Closure<NotSend>>>::ANSWER);
-    assert!(!IsSend::<Call<'_, FiberStack, (), UntypedCall<'_>>>::ANSWER);
-    assert!(!IsSend::<Call<'_, FiberStack, (), TypedCall<'_, (), ()>>>::ANSWER);
+    const { assert!(!IsSend::<Call<'_, FiberStack, (), Closure<()>>>::ANSWER) };
+    const { assert!(!IsSend::<Call<'_, FiberStack, NotSend, Closure<NotSend>>>::ANSWER) };
+    const { assert!(!IsSend::<Call<'_, FiberStack, (), UntypedCall<'_>>>::ANSWER) };
+    const { assert!(!IsSend::<Call<'_, FiberStack, (), TypedCall<'_, (), ()>>>::ANSWER) };
 }
 
 #[cfg(feature = "thread-backend")]
@@ -67,5 +67,5 @@ fn thread_stacks() {
     is_send::<Call<'_, ThreadStack, (), Closure<()>>>();
     is_send::<Call<'_, ThreadStack, (), UntypedCall<'_>>>();
     is_send::<Call<'_, ThreadStack, (), TypedCall<'_, (), ()>>>();
-    assert!(!IsSend::<Call<'_, ThreadStack, NotSend, Closure<NotSend>>>::ANSWER);
+    const { assert!(!IsSend::<Call<'_, ThreadStack, NotSend, Closure<NotSend>>>::ANSWER) };
 }

@@ -3,10 +3,13 @@
 use crate::support::futures::{pending, poll_once};
 use crate::support::guest::{assert_usable, export, guest, runner, stack, store};
 use crate::support::{AnyStack, Code, Host, Log, matrix};
+use std::any::Any;
+use std::cell::RefCell;
 use std::future::{pending as never, poll_fn, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::pin::pin;
 use std::task::Poll;
+use std::thread;
 use wasmtime::{Caller, Extern, Func, Linker, Module, Result, Store};
 use wasmtime_async::{Error, FuncExt, LinkerExt, suspend_until, yield_now};
 
@@ -25,6 +28,7 @@ matrix!(
     after_a_panic_on_the_stack,
     within_another_call,
     with_a_call_inside,
+    when_the_thread_ends,
 );
 
 /// Waits for ever, by way of the host function `wait`, and then sets the global.
@@ -302,8 +306,7 @@ fn futures_that_go_on_in_a_nested_poll<S: AnyStack>(code: Code) -> Result<()> {
     let back = Func::wrap_suspending(&mut store, async |mut caller: Caller<'_, Host>| {
         let inner = export_of(&mut caller, "inner");
         let calls_back = async { inner.call(&mut caller, &[], &mut []) };
-        let (_, never_there) = futures::join!(calls_back, never::<()>());
-        never_there
+        let (_told, ()) = futures::join!(calls_back, never::<()>());
     });
     let text = r#"(module
         (import "" "wait" (func $wait))
@@ -420,7 +423,7 @@ fn after_a_panic_on_the_stack<S: AnyStack>(code: Code) -> Result<()> {
     struct Waits(Log);
     impl Drop for Waits {
         fn drop(&mut self) {
-            assert!(std::thread::panicking());
+            assert!(thread::panicking());
             let ready = suspend_until(ready(1)).expect("nothing to wait for");
             let (pending, yielding) = (suspend_until(pending(1)), yield_now());
             let refused = matches!((pending, yielding), (Err(Error::Unwinding), Err(Error::Unwinding)));
@@ -509,4 +512,30 @@ fn with_a_call_inside<S: AnyStack>(code: Code) -> Result<()> {
     drop(call);
     assert_eq!(log.take(), ["the future", "locals of the host function", "outer host function"]);
     assert_usable(&mut stack, &mut store)
+}
+
+/// A call that a thread-local variable holds is dropped when thread-local variables are.
+fn when_the_thread_ends<S: AnyStack>(code: Code) -> Result<()> {
+    thread_local!(static HELD: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) });
+
+    let log = Log::default();
+    let inner = log.clone();
+    let ended = thread::spawn(move || -> Result<()> {
+        let mut store = store(code);
+        store.data_mut().log = inner;
+        let wait = waits_for_ever(&mut store);
+        let text = r#"(module
+            (import "" "" (func $wait))
+            (func (export "run") (param i32) (result i32) (call $wait) (local.get 0)))"#;
+        let run = runner(&mut store, text, [wait])?.get_async(&store).typed::<i32, i32>()?;
+        // Before, so that it is dropped after what the call uses of the thread.
+        HELD.with(|held| assert!(held.borrow().is_none()));
+        let mut call = stack::<S>().boxed(store, run, 1);
+        assert!(poll_once(&mut call).is_pending());
+        HELD.set(Some(Box::new(call)));
+        Ok(())
+    });
+    ended.join().expect("does not panic")?;
+    assert_eq!(log.take(), ["the future", "locals of the host function"]);
+    Ok(())
 }

@@ -22,12 +22,12 @@ matrix!(pinned_memory_is_left_alone, nothing_runs, the_stack_works_on);
 struct Pinned {
     words: [usize; 64],
     place: Arc<AtomicUsize>,
-    _pinned: PhantomPinned,
+    _stays: PhantomPinned,
 }
 
 impl Pinned {
     fn new(place: &Arc<AtomicUsize>) -> Self {
-        Self { words: [0x5afe; 64], place: Arc::clone(place), _pinned: PhantomPinned }
+        Self { words: [0x5afe; 64], place: Arc::clone(place), _stays: PhantomPinned }
     }
 }
 

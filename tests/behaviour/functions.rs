@@ -164,10 +164,9 @@ fn numbers<S: AnyStack>(code: Code) -> Result<()> {
         (0x1234_5678, 0x1234_5678_9abc_def0, f32::MIN_POSITIVE, f64::EPSILON, 0x9abc_def0, 0xfedc_ba98_7654_3210),
     ];
     for params in cases {
-        let (a, b, c, d, e, f) = params;
         let results = finish(run.call(&mut stack, &mut store, params))?;
-        assert_eq!((results.0, results.1, results.4, results.5), (f, e, b, a));
-        assert_eq!((results.2.to_bits(), results.3.to_bits()), (d.to_bits(), c.to_bits()));
+        assert_eq!((results.0, results.1, results.4, results.5), (params.5, params.4, params.1, params.0));
+        assert_eq!((results.2.to_bits(), results.3.to_bits()), (params.3.to_bits(), params.2.to_bits()));
     }
     Ok(())
 }
@@ -312,7 +311,7 @@ fn returns<S: AnyStack>(code: Code) -> Result<()> {
     check!(async |n: i32| (n,), "i32", i32, Ok(1));
     check!(async |n: i32| (n, i64::from(n) << 40), "i32 i64", (i32, i64), Ok((1, 1 << 40)));
     check!(async |n: i32| (n, n, n, n, 0.5), "i32 i32 i32 i32 f64", (i32, i32, i32, i32, f64), Ok((1, 1, 1, 1, 0.5)));
-    check!(async |_: i32| Ok::<(), Error>(pending(1).await), "", (), Ok(()));
+    check!(async |_: i32| Ok::<(), Error>(()), "", (), Ok(()));
     check!(async |n: i32| Ok::<i64, Error>(n.into()), "i64", i64, Ok(1));
     check!(async |n: i32| Ok::<_, Error>((n, n + 1)), "i32 i32", (i32, i32), Ok((1, 2)));
     check!(async move |_: i32| Err::<(), _>(fails()), "", (), Err(()));

@@ -142,6 +142,7 @@ pub(crate) struct Data {
 }
 
 type Run = TypedFunc<(i32, i32, i32), i64>;
+type AsyncRun = AsyncFunc<(i32, i32, i32), i64>;
 
 /// What the guest waits for, different for each store.
 fn answer(id: i32, step: i32) -> i32 {
@@ -270,7 +271,7 @@ impl<S: AnyStack + Carries<Data>> World<S> {
         }
     }
 
-    fn instantiate(&self, store: &mut Store<Data>) -> Result<(Instance, AsyncFunc<(i32, i32, i32), i64>)> {
+    fn instantiate(&self, store: &mut Store<Data>) -> Result<(Instance, AsyncRun)> {
         let wait = Func::wrap_suspending(&mut *store, async |mut caller: Caller<'_, Data>, step: i32| {
             let polls = caller.data_mut().random.below(3);
             pending(polls).await;
@@ -367,7 +368,7 @@ impl Plan {
         stack: &'a mut S,
         store: &'a mut Store<Data>,
         guest: &Instance,
-        run: &'a AsyncFunc<(i32, i32, i32), i64>,
+        run: &'a AsyncRun,
         starter: &'a Module,
     ) -> Pin<Box<dyn Future<Output = Result<i64>> + 'a>> {
         let ending = i32::try_from(self.ending).expect("few endings");

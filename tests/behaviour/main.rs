@@ -6,14 +6,19 @@
 //! - `MATRIX_CALLS`: how many calls are in flight in the tests that are about many (1000 unless set);
 //! - `MATRIX_SEED`: where the random numbers start; the seed of each run is printed.
 #![cfg(not(feature = "loom"))]
+#![allow(clippy::unnecessary_wraps, reason = "all tests have one signature")]
 
 mod auto_traits;
 mod bad_input;
 mod cancel;
+#[path = "../thread_backend/child.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod child;
 mod endings;
 mod engine_features;
 mod forget;
 mod functions;
+mod guards;
 mod interleaved;
 mod linker;
 mod nested;

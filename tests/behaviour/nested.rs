@@ -161,14 +161,15 @@ enum Ending {
 const ENDINGS: [Ending; 6] =
     [Ending::Result, Ending::Trap, Ending::Recursion, Ending::Error, Ending::Panic, Ending::Never];
 
-/// Calls a guest, in a store and on a stack of its own, whose host function does the same, `depth` times.
-fn tower<S: AnyStack>(code: Code, depth: i32, ending: Ending) -> LocalBoxFuture<'static, Result<i32>> {
+/// Calls a guest, in a store and on a stack of its own, whose host function does the same, `depth` times, with the
+/// stacks of the two kinds in turn.
+fn tower<S: AnyStack, Next: AnyStack>(code: Code, depth: i32, ending: Ending) -> LocalBoxFuture<'static, Result<i32>> {
     Box::pin(async move {
         let (mut stack, mut store) = (stack::<S>(), store(code));
         let below = Func::wrap_suspending(&mut store, async move |n: i32| -> Result<i32> {
             pending(1).await;
             if depth > 0 {
-                return Ok(n + tower::<S>(code, depth - 1, ending).await?);
+                return Ok(n + tower::<Next, S>(code, depth - 1, ending).await?);
             }
             match ending {
                 Ending::Error => wasmtime::bail!("from the bottom"),
@@ -211,7 +212,11 @@ struct Climb {
 
 impl Climb {
     fn new<S: AnyStack>(code: Code, ending: Ending) -> Self {
-        Self { tower: Some(tower::<S>(code, 3, ending)), ending, polls: 0 }
+        Self::alternating::<S, S>(code, ending)
+    }
+
+    fn alternating<S: AnyStack, Next: AnyStack>(code: Code, ending: Ending) -> Self {
+        Self { tower: Some(tower::<S, Next>(code, 3, ending)), ending, polls: 0 }
     }
 
     /// Whether that was the end.
@@ -689,7 +694,7 @@ mod with_wasmtimes_own {
     use super::*;
     use wasmtime::{Instance, Module};
 
-    matrix!(stacks_on_its_fibers, its_fibers_on_stacks);
+    matrix!(stacks_on_its_fibers, its_fibers_on_stacks, suspended_on_its_fibers);
 
     /// `run` of a guest whose imports are wasmtime's own async functions, among others.
     async fn async_runner(store: &mut Store<Host>, text: &str, imports: &[Func]) -> Result<Func> {
@@ -758,4 +763,80 @@ mod with_wasmtimes_own {
         finish(other_call)?;
         assert_usable(&mut stack, &mut store)
     }
+
+    /// On one of this crate's stacks runs one of wasmtime's fibers, and code on that waits: all of it is suspended.
+    fn suspended_on_its_fibers<S: AnyStack>(code: Code) -> Result<()> {
+        let task = |ending: i32| -> LocalBoxFuture<'static, Result<i32>> {
+            Box::pin(async move {
+                let mut stack = stack::<S>();
+                let mut store = store(code);
+                let calls = Func::wrap_suspending(&mut store, async move || -> Result<i32> {
+                    let mut store = self::store(code);
+                    let wait = Func::wrap_suspending(&mut store, async || pending(2).await);
+                    let own = Func::wrap_async(&mut store, |_: Caller<'_, Host>, (): ()| Box::new(pending(1)));
+                    let text = r#"(module
+                        (import "" "" (func $wait))
+                        (import "" "" (func $own))
+                        (func $recurse (param i32) (result i32) (i32.add (i32.const 1) (call $recurse (local.get 0))))
+                        (func (export "run") (param i32) (result i32)
+                            (call $wait) (call $own) (call $wait)
+                            (if (i32.eq (local.get 0) (i32.const 1)) (then unreachable))
+                            (if (i32.eq (local.get 0) (i32.const 2)) (then (return (call $recurse (i32.const 0)))))
+                            (call $own) (call $wait)
+                            (i32.const 42)))"#;
+                    let run = async_runner(&mut store, text, &[wait, own]).await?;
+                    let mut results = [Val::I32(0)];
+                    run.call_async(&mut store, &[Val::I32(ending)], &mut results).await?;
+                    Ok(results[0].unwrap_i32())
+                });
+                let text = r#"(module
+                    (import "" "" (func $calls (result i32)))
+                    (func (export "run") (result i32) (call $calls)))"#;
+                let run = runner(&mut store, text, [calls])?.get_async(&store).get0::<i32>()?;
+                let result = run.call(&mut stack, &mut store, ()).await;
+                assert_usable_here(&mut stack, &mut store).await?;
+                result
+            })
+        };
+        let mut random = Random::from_environment();
+        let mut tasks: Vec<_> = (0..12).map(|n| (n % 3, task(n % 3))).collect();
+        while !tasks.is_empty() {
+            let chosen = random.below(tasks.len());
+            let (ending, task) = &mut tasks[chosen];
+            if let Poll::Ready(result) = poll_once(task) {
+                check_end(*ending, &result);
+                drop(tasks.swap_remove(chosen));
+            } else if random.one_in(30) {
+                drop(tasks.swap_remove(chosen));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The two kinds of stack, one inside the other.
+#[cfg(all(
+    feature = "fiber",
+    feature = "thread-backend",
+    unix,
+    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm", target_arch = "x86")
+))]
+#[test]
+fn fiber_and_thread_stacks_in_turn() {
+    use wasmtime_async::{FiberStack, ThreadStack};
+
+    crate::support::guarded("fiber_and_thread_stacks_in_turn", || {
+        let mut random = Random::from_environment();
+        let mut climbs = Vec::new();
+        for ending in ENDINGS {
+            climbs.push(Climb::alternating::<FiberStack, ThreadStack>(Code::Pulley, ending));
+            climbs.push(Climb::alternating::<ThreadStack, FiberStack>(Code::Pulley, ending));
+        }
+        while !climbs.is_empty() {
+            let chosen = random.below(climbs.len());
+            if climbs[chosen].poll() {
+                climbs.swap_remove(chosen);
+            }
+        }
+    });
 }

@@ -8,7 +8,8 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
+use std::thread;
 use wasmtime::{Caller, Extern, Func, Result};
 use wasmtime_async::{FuncExt, suspend_until, yield_now};
 
@@ -17,6 +18,7 @@ matrix!(
     none_is_kept_after_the_end,
     clones_are_few,
     no_two_are_alike,
+    panics_of_wakers,
     yielding_wakes,
     spent_on_a_nested_wait,
     replaced_within_a_nested_poll,
@@ -153,7 +155,7 @@ fn clones_are_few<S: AnyStack>(code: Code) -> Result<()> {
 /// Whether two wakers wake the same task can only be guessed. Those of some executors never look as if they did.
 fn no_two_are_alike<S: AnyStack>(code: Code) -> Result<()> {
     fn clone(data: *const ()) -> RawWaker {
-        static VTABLE: RawWakerVTable = RawWakerVTable::new(|data| clone(data), |_| (), |_| (), |_| ());
+        static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| (), |_| (), |_| ());
         RawWaker::new(data.wrapping_byte_add(1), &VTABLE)
     }
 
@@ -186,6 +188,51 @@ fn no_two_are_alike<S: AnyStack>(code: Code) -> Result<()> {
     // The first poll, which suspended, is made up for at once.
     assert_eq!((polls, polled), (6, 4));
     Ok(())
+}
+
+/// Wakers are foreign code, too.
+fn panics_of_wakers<S: AnyStack>(code: Code) -> Result<()> {
+    struct Panics {
+        on_wake: bool,
+    }
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            assert!(!self.on_wake, "woken");
+        }
+    }
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            assert!(self.on_wake || thread::panicking(), "dropped");
+        }
+    }
+    fn poll<F: Future + Unpin>(future: &mut F, on_wake: bool) -> thread::Result<bool> {
+        let waker = Waker::from(Arc::new(Panics { on_wake }));
+        let poll =
+            catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(&mut Context::from_waker(&waker)).is_ready()));
+        poll
+    }
+
+    let mut stack = stack::<S>();
+    let mut store = store(code);
+    // Woken by the code on the stack.
+    let mut call = stack.go(&mut store, |_| Ok(yield_now()?));
+    assert!(poll(&mut call, true).is_err());
+    drop(call);
+    assert_usable(&mut stack, &mut store)?;
+
+    // Replaced on the stack, when another one comes.
+    let forever = || Ok(suspend_until(std::future::pending::<()>())?);
+    let mut call = stack.go(&mut store, |_| forever());
+    assert!(!poll(&mut call, false).expect("the call has the last"));
+    assert!(poll(&mut call, true).is_err());
+    drop(call);
+    assert_usable(&mut stack, &mut store)?;
+
+    // Dropped at the end, by drop.
+    let mut call = stack.go(&mut store, |_| forever());
+    assert!(!poll(&mut call, false).expect("the call has the last"));
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(call))).is_err());
+    assert_usable(&mut stack, &mut store)
 }
 
 fn yielding_wakes<S: AnyStack>(code: Code) -> Result<()> {

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Far more than any test takes, interpreted and emulated.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_mins(4);
 
 /// Runs a test, and aborts the process with the test's name if that takes too long.
 pub(crate) fn guarded<R>(name: &str, test: impl FnOnce() -> R) -> R {
