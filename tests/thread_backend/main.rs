@@ -6,7 +6,7 @@
 //!
 //! - `THREAD_CALLS`: how many calls are suspended at once in the test that is about many (1000 unless set);
 //! - `THREAD_SEED`: where its random numbers start.
-#![cfg(feature = "thread-backend")]
+#![cfg(all(feature = "thread-backend", not(feature = "loom")))]
 
 mod ambient;
 mod child;
