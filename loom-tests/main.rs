@@ -87,7 +87,7 @@ fn two_calls_on_one_stack() {
 
 #[test]
 fn event_from_another_thread() {
-    model("event_from_another_thread", Some(3), || {
+    model("event_from_another_thread", Some(2), || {
         let cache = cache(0, FOREVER);
         let event = Event::new();
         let setter = thread::spawn({
@@ -189,7 +189,7 @@ fn cancel_while_suspended() {
 
 #[test]
 fn cancel_racing_the_end() {
-    model("cancel_racing_the_end", Some(3), || {
+    model("cancel_racing_the_end", Some(2), || {
         let cache = cache(0, FOREVER);
         let event = Event::new();
         let setter = thread::spawn({
