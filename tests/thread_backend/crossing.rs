@@ -269,6 +269,29 @@ fn a_store_inside_a_call_does_not_enter_another_stack() {
     });
 }
 
+/// Not even by way of a third stack, whose thread knows nothing of the store but through its poller.
+#[test]
+fn a_store_further_out_does_not_enter_another_stack() {
+    watched(|at| {
+        let engine = Engine::default();
+        let mut store = Store::new(&engine, ());
+        let f = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| -> Result<i32> {
+            let mut between = ThreadStack::new(DEFAULT_SIZE)?;
+            let mut other = Store::new(&engine, ());
+            let call = between.run(&mut other, move |_| {
+                let mut inner = ThreadStack::new(DEFAULT_SIZE)?;
+                block_on(inner.run(&mut caller, |_| Ok(())))
+            });
+            let outcome = block_on(call);
+            Ok(i32::from(outcome.is_err_and(|error| matches!(error.downcast_ref(), Some(Error::ReEntry)))))
+        });
+        let f = f.get_async(&store).get0::<i32>().unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        at.note("poller", "polls");
+        assert_eq!(block_on(f.call(&mut stack, &mut store, ())).unwrap(), 1, "the store went to another stack");
+    });
+}
+
 #[test]
 fn endless_recursion_on_a_worker_is_a_trap() {
     watched(|at| {

@@ -57,12 +57,13 @@ fn exhaust(size: usize) -> (Vec<ThreadStack>, Error) {
 fn a_size_that_the_system_has_not_got() {
     watched(|at| {
         let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
-        let size = usize::MAX >> 8;
-        at.note("poller", "asks for too much");
-        let error = ThreadStack::new(size).unwrap_err();
-        let Error::ThreadSpawn { size: told, source } = &error else { panic!("{error}") };
-        assert_eq!(*told, size);
-        assert!(source.raw_os_error().is_some(), "{source:?}");
+        for size in [usize::MAX >> 8, usize::MAX >> 2] {
+            at.note("poller", format_args!("asks for {size} bytes"));
+            let error = ThreadStack::new(size).unwrap_err();
+            let Error::ThreadSpawn { size: told, source } = &error else { panic!("{error}") };
+            assert_eq!(*told, size);
+            assert!(source.raw_os_error().is_some(), "{source:?}");
+        }
         thread_of(&mut stack);
     });
 }
@@ -148,7 +149,7 @@ fn threads_go_to_the_next_stack_of_their_size() {
     });
 }
 
-/// The threads of stacks in this process.
+/// The threads of stacks in this process. One that has just been started has no name yet, one that was used has.
 fn workers() -> usize {
     threads().iter().filter(|thread| thread.name == "wasm-stack").count()
 }
@@ -219,7 +220,6 @@ fn a_thousand_suspended_at_once() {
                 (ThreadStack::new(1 << 20).unwrap(), store, sum)
             })
             .collect();
-        assert_eq!(workers(), count);
 
         let mut calls: Vec<_> = places
             .iter_mut()
@@ -233,6 +233,7 @@ fn a_thousand_suspended_at_once() {
             at.note("poller", format_args!("first poll of {n}"));
             assert!(poll(call).is_pending());
         }
+        assert_eq!(workers(), count);
         // A third is dropped while suspended, in the midst of the others; the rest go on in random order.
         let mut resumed = 0;
         let mut ended = 0;
@@ -269,6 +270,26 @@ fn a_thousand_suspended_at_once() {
         at.note("poller", "clears the cache");
         ThreadStack::end_cached_threads();
         wait_for_workers(0);
+    });
+}
+
+/// Takes the ten seconds that they wait.
+#[test]
+#[cfg(target_os = "linux")]
+fn cached_threads_end_by_themselves() {
+    if !child::alone() {
+        return;
+    }
+    watched(|at| {
+        let mut stacks: Vec<_> = (0..5).map(|_| ThreadStack::new(DEFAULT_SIZE).unwrap()).collect();
+        for stack in &mut stacks {
+            thread_of(stack);
+        }
+        drop(stacks);
+        assert_eq!(workers(), 5);
+        at.note("main", "waits for them to end");
+        wait_for_workers(0);
+        thread_of(&mut ThreadStack::new(DEFAULT_SIZE).unwrap());
     });
 }
 

@@ -35,7 +35,7 @@ const POLLER: u32 = 0;
 const WORKER: u32 = 1;
 /// The bits that say whose turn it is.
 const TURN: u32 = 1;
-/// Whoever waits is asleep, or about to be, with the lock held until it is.
+/// Whoever waits is asleep, or about to be.
 const PARKED: u32 = 2;
 
 impl Side {
@@ -60,7 +60,7 @@ impl Side {
 #[derive(Debug)]
 pub(crate) struct Baton {
     state: Line<AtomicU32>,
-    /// Held by a side that goes to sleep, from before it says so until it sleeps.
+    /// Held from the last look until it sleeps by whoever goes to sleep, so that no wake-up comes in between.
     lock: Mutex<()>,
     awake: Condvar,
     poller: Line<Habit>,
@@ -129,21 +129,22 @@ impl Baton {
 
     #[cold]
     fn sleep(&self, side: Side) {
-        let mut guard = self.lock.lock();
         let waiting = side.other().turn();
-        // ORDERING: nothing is told by `PARKED` but that the lock should be taken, so relaxed when it succeeds. When it
-        // fails the baton is here: acquire, as in `is_turn_of`.
-        let told =
-            self.state.0.compare_exchange(waiting, waiting | PARKED, Ordering::Relaxed, Ordering::Acquire).is_ok();
+        // ORDERING: `PARKED` tells nothing but that there is someone to wake, so relaxed when it succeeds. When it fails
+        // the baton has come: acquire, as in `is_turn_of`.
+        if self.state.0.compare_exchange(waiting, waiting | PARKED, Ordering::Relaxed, Ordering::Acquire).is_err() {
+            return;
+        }
+        let mut guard = self.lock.lock();
         // Wake-ups without a reason happen.
-        while told && !self.is_turn_of(side) {
+        while !self.is_turn_of(side) {
             self.awake.wait(&mut guard);
         }
     }
 
     #[cold]
     fn wake(&self) {
-        // Whoever said that it sleeps held the lock: once it is to be had, it sleeps or has seen that it need not.
+        // Once the lock is to be had, whoever is to be woken either sleeps, or has yet to look for the last time.
         drop(self.lock.lock());
         self.awake.notify_one();
     }
