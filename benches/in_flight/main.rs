@@ -2,9 +2,11 @@
 //!
 //! `cargo bench --bench in_flight` suspends 1 to 100,000 calls, each with a store, an instance and a stack of its own,
 //! resumes them one after the other and in random order, and prints a line for each number and order. Where so many
-//! cannot be had, the line says why. Each figure is the first decile of many blocks of resumes, in a process of its
-//! own. The plot is written to `docs/in-flight.svg`, or to where `-- --plot <file>` says. With `-- --quick` or
-//! `BENCH_SHORT=1` it stops at 1,000 calls and draws no plot unless told where.
+//! cannot be had, the line says why. Each figure is the first decile of many blocks of resumes, in a process of its own.
+//!
+//! The plot is written to `docs/in-flight.svg`, with the feature `direct-parking` to `docs/in-flight-direct.svg`, or to
+//! where `-- --plot <file>` says. With `-- --quick` or `BENCH_SHORT=1` it stops at 1,000 calls and draws no plot unless
+//! told where.
 
 mod plot;
 #[path = "../sides/mod.rs"]
@@ -59,7 +61,10 @@ fn main() {
             println!("case=in_flight backend={side} calls={count} order={order} {outcome}");
         }
     }
-    let default = (!short).then(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/in-flight.svg"));
+    let default = (!short).then(|| {
+        let name = if fiber_name() == "fiber" { "docs/in-flight.svg" } else { "docs/in-flight-direct.svg" };
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+    });
     if let Some(file) = asked_for().or(default) {
         fs::create_dir_all(file.parent().expect("a file has a folder")).expect("the folder can be made");
         fs::write(&file, plot(&measured).svg()).expect("the plot can be written");
@@ -74,7 +79,8 @@ fn asked_for() -> Option<PathBuf> {
 
 /// This crate and wasmtime's own async, in both orders.
 fn plot(measured: &[(&str, u32, Vec<String>)]) -> Plot {
-    let series = [(fiber_name(), "wasmtime-async", "#d9730d"), ("native", "wasmtime's own async", "#2f7fc1")];
+    let ours = if fiber_name() == "fiber" { "FiberStack" } else { "FiberStack, direct-parking" };
+    let series = [(fiber_name(), ours, "#d9730d"), ("native", "wasmtime's own async", "#2f7fc1")];
     let series = series.iter().flat_map(|&(side, label, color)| {
         ORDERS.map(|(order, name)| Series {
             label: format!("{label}, {}", name.replace('_', " ")),

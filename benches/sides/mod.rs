@@ -33,6 +33,11 @@ const GUEST: &str = r#"
             (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
         (local.get $sum))"#;
 
+/// The guest's text, with something added.
+pub(crate) fn guest(more: &str) -> String {
+    format!("(module {GUEST} {more})")
+}
+
 /// How many instances, and as many stacks, the pooling allocator has room for.
 const POOL: u32 = 1_100;
 
@@ -377,8 +382,7 @@ pub(crate) struct Linked<S> {
 
 impl<S: Side> Linked<S> {
     pub(crate) fn new(engine: &Engine, host: Host, memory: Memory) -> Result<Self> {
-        let memory = if memory == Memory::OnePage { "(memory 1)" } else { "" };
-        let module = Module::new(engine, format!("(module {GUEST} {memory})"))?;
+        let module = Module::new(engine, guest(if memory == Memory::OnePage { "(memory 1)" } else { "" }))?;
         let mut linker = Linker::new(engine);
         S::define(&mut linker, host)?;
         Ok(Self { pre: linker.instantiate_pre(&module)?, side: PhantomData })

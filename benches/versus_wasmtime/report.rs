@@ -8,7 +8,7 @@
 //! still means something on one that does. What does not exist is `-`. The backend is `fiber-direct` if the feature `direct-parking` is on and works.
 //!
 //! And for the handoff of the thread backend, there and back, beside two bounded channels and beside a mutex with a
-//! condition variable:
+//! condition variable (medians, because whether a wait is short or long is up to the system's scheduler):
 //!
 //! `case=handoff_<two_cores|one_core> backend=thread ours_ns=<x> channels_ns=<y> condvar_ns=<z> ratio=<ours/channels>`
 
@@ -42,7 +42,7 @@ impl Report {
 
     pub(crate) fn print(&self) {
         for (case, per_iteration) in &self.cases {
-            let time = |side: &str| Some(self.time(case, side)? / f64::from(*per_iteration));
+            let time = |side: &str| Some(self.time(case, side, 1)? / f64::from(*per_iteration));
             let [native, pooled, sync] = ["native", "pooled", "sync"].map(time);
             for backend in [fiber_name(), "thread"] {
                 if let Some(ours) = time(backend) {
@@ -58,7 +58,7 @@ impl Report {
             }
         }
         for name in &self.handoffs {
-            let [ours, channels, condvar] = ["thread", "channels", "condvar"].map(|side| self.time(name, side));
+            let [ours, channels, condvar] = ["thread", "channels", "condvar"].map(|side| self.time(name, side, 5));
             if let Some(ours) = ours {
                 println!(
                     "case={name} backend=thread ours_ns={} channels_ns={} condvar_ns={} ratio={}",
@@ -71,12 +71,12 @@ impl Report {
         }
     }
 
-    /// The time of an iteration in this run, in nanoseconds: the first decile of all samples. None if it was not
-    /// measured: filtered out, or left from an earlier run.
-    fn time(&self, case: &str, side: &str) -> Option<f64> {
+    /// The time of an iteration in this run, in nanoseconds: the first decile of all samples, the second, and so on.
+    /// None if it was not measured: filtered out, or left from an earlier run.
+    fn time(&self, case: &str, side: &str, decile: usize) -> Option<f64> {
         let mut samples: Vec<f64> = (0..ROUNDS).filter_map(|round| self.samples(case, side, round)).flatten().collect();
         samples.sort_by(f64::total_cmp);
-        samples.get(samples.len() / 10).copied()
+        samples.get(samples.len() * decile / 10).copied()
     }
 
     fn samples(&self, case: &str, side: &str, round: u32) -> Option<Vec<f64>> {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread;
 use wasmtime::{Caller, Extern, Func, Result};
-use wasmtime_async::{FuncExt, suspend_until, yield_now};
+use wasmtime_async::{Error, FuncExt, suspend_until, yield_now};
 
 matrix!(
     the_last_one_is_woken,
@@ -20,8 +20,8 @@ matrix!(
     no_two_are_alike,
     panics_of_wakers,
     yielding_wakes,
-    spent_on_a_nested_wait,
     replaced_within_a_nested_poll,
+    none_is_spent_in_vain,
     replaced_within_a_host_function_that_calls_back,
 );
 
@@ -207,9 +207,7 @@ fn panics_of_wakers<S: AnyStack>(code: Code) -> Result<()> {
     }
     fn poll<F: Future + Unpin>(future: &mut F, on_wake: bool) -> thread::Result<bool> {
         let waker = Waker::from(Arc::new(Panics { on_wake }));
-        let poll =
-            catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(&mut Context::from_waker(&waker)).is_ready()));
-        poll
+        catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(&mut Context::from_waker(&waker)).is_ready()))
     }
 
     let mut stack = stack::<S>();
@@ -255,52 +253,24 @@ fn yielding_wakes<S: AnyStack>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// A future that asks to be woken for one event and then, in the same poll, waits for another by suspending the stack.
-/// The first event happens while it does, so that its wake-up leads to nothing but another look at the second.
-fn spent_on_a_nested_wait<S: AnyStack>(code: Code) -> Result<()> {
-    let mut stack = stack::<S>();
-    let mut store = store(code);
-    let [first, second] = [(); 2].map(|()| Event::default());
-    let events = [first.clone(), second.clone()];
-    let mut call = stack.go(&mut store, move |_| {
-        let [first, second] = events;
-        let mut wait_for_first = Box::pin(first.wait());
-        let mut nested = false;
-        Ok(suspend_until(poll_fn(|cx| {
-            let poll = wait_for_first.as_mut().poll(cx);
-            if !nested {
-                nested = true;
-                suspend_until(second.wait()).expect("is on a stack");
-            }
-            poll
-        }))?)
-    });
-    let waker = CountingWaker::new();
-    assert!(poll_with(&mut call, &waker).is_pending());
-    first.set();
-    assert!(poll_with(&mut call, &waker).is_pending(), "the second event is still to come");
-    second.set();
-    assert!(poll_with(&mut call, &waker).is_ready(), "both events have happened");
-    Ok(())
+/// Waits for the last event and, within that future's first poll, for the others in the same way.
+fn wait_for_last(events: &[Event]) -> Result<(), Error> {
+    let Some((inner, outer)) = events.split_last() else { return Ok(()) };
+    let mut wait = Box::pin(inner.wait());
+    let mut nested = false;
+    suspend_until(poll_fn(|cx| {
+        let poll = wait.as_mut().poll(cx);
+        if !nested {
+            nested = true;
+            wait_for_last(outer).expect("is on a stack");
+        }
+        poll
+    }))
 }
 
 /// A future that asks to be woken for one event and then, in the same poll, waits for others by suspending the stack.
 /// Meanwhile the poller comes with another waker. That one is to be woken for the first event too.
 fn replaced_within_a_nested_poll<S: AnyStack>(code: Code) -> Result<()> {
-    fn wait_for_last(events: &[Event]) -> Result<(), wasmtime_async::Error> {
-        let Some((inner, outer)) = events.split_last() else { return Ok(()) };
-        let mut wait = Box::pin(inner.wait());
-        let mut nested = false;
-        suspend_until(poll_fn(|cx| {
-            let poll = wait.as_mut().poll(cx);
-            if !nested {
-                nested = true;
-                wait_for_last(outer).expect("is on a stack");
-            }
-            poll
-        }))
-    }
-
     let mut stack = stack::<S>();
     let mut store = store(code);
     for depth in 2..5 {
@@ -324,6 +294,35 @@ fn replaced_within_a_nested_poll<S: AnyStack>(code: Code) -> Result<()> {
         assert_usable(&mut stack, &mut store)?;
     }
     Ok(())
+}
+
+/// The same with events in any order: a wake-up for an event of a future further out makes the poller poll, and the
+/// stack go on waiting for one further in. The future further out is to hear of its event all the same.
+fn none_is_spent_in_vain<S: AnyStack>(code: Code) -> Result<()> {
+    let mut stack = stack::<S>();
+    let mut store = store(code);
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        for same in [true, false] {
+            let events: [_; 3] = std::array::from_fn(|_| Event::default());
+            let inner = events.clone();
+            let mut call = stack.go(&mut store, move |_| Ok(wait_for_last(&inner)?));
+            let mut waker = CountingWaker::new();
+            let mut ended = poll_with(&mut call, &waker).is_ready();
+            for event in order {
+                let woken = waker.woken();
+                events[event].set();
+                // As executors do: who is not woken is not polled.
+                if waker.woken() > woken {
+                    if !same {
+                        waker = CountingWaker::new();
+                    }
+                    ended = poll_with(&mut call, &waker).is_ready();
+                }
+            }
+            assert!(ended, "{order:?}");
+        }
+    }
+    assert_usable(&mut stack, &mut store)
 }
 
 /// The same as it comes about in programs: a host function waits for a timer and calls back into wasm, at once.
