@@ -3,7 +3,7 @@
 mod reduce;
 mod worker;
 
-use crate::cases::choices::mix;
+use crate::cases::random::mix;
 use crate::cases::run::{Bench, Counts, Group};
 use reduce::reduce;
 use std::env;

@@ -1,7 +1,7 @@
 //! Polls many tasks on one thread in a random order, and sees to it that their wakers were treated well.
 
 use crate::cases::case::Wake;
-use crate::cases::choices::Random;
+use crate::cases::random::Random;
 use futures::future::LocalBoxFuture;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};

@@ -1,9 +1,9 @@
 //! The host functions of a case: they do what its script says, the same way in every mode.
 
 use crate::cases::case::{Action, Case, IMPORTS, MUCH_FUEL, Shape, Wake, Way};
-use crate::cases::choices::mix;
 use crate::cases::driver::{Pause, Timers};
 use crate::cases::mode::Mode;
+use crate::cases::random::mix;
 use crate::cases::transcript::{Ending, Event, HostError, HostPanic, Log, Value};
 use std::panic;
 use std::sync::Arc;

@@ -6,5 +6,6 @@ pub(crate) mod driver;
 pub(crate) mod guest;
 pub(crate) mod host;
 pub(crate) mod mode;
+pub(crate) mod random;
 pub(crate) mod run;
 pub(crate) mod transcript;

@@ -1,11 +1,11 @@
 //! Runs a group of cases, each in every mode and on every engine, all of them interleaved on one thread, and compares.
 
 use crate::cases::case::Case;
-use crate::cases::choices::Random;
 use crate::cases::driver::{Left, Timers, Unasked, attempt, drive};
 use crate::cases::guest::Guest;
 use crate::cases::host::{ELSEWHERE, World, linker, values};
 use crate::cases::mode::{Mode, Native, Ours};
+use crate::cases::random::Random;
 use crate::cases::transcript::{Ending, Event, Record, State, Value, frames};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;

@@ -1,0 +1,39 @@
+//! Random sequences of operations on a set of stacks, stores and calls, compared with a simple model after each: calls
+//! are started, polled here and there and from within each other's host functions, dropped, forgotten; idle stacks,
+//! stores and the calls of thread stacks change threads; everything is used again after every ending.
+//!
+//! What must hold: a poll brings a call as far as its script says and no further; what lies on a stack is dropped once,
+//! in order, and not at all if its call was forgotten; a wake-up reaches the last waker of its call and no other, and no
+//! waker outlives its call; a call sees its own values only; there are as many mappings and threads as there are stacks,
+//! those of forgotten calls included.
+//!
+//! `STATE_MACHINE_SEED` repeats a run, `STATE_MACHINE_RUNS` sets how many sequences there are (100 unless set).
+#![cfg(all(
+    feature = "fiber",
+    not(feature = "loom"),
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+
+mod calls;
+mod machine;
+#[path = "../differential/cases/random.rs"]
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod random;
+mod script;
+mod usage;
+
+use std::hash::{BuildHasher, RandomState};
+
+fn number(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {value:?}")))
+}
+
+/// The only test of this program: it looks at what the whole process has.
+#[test]
+fn operations_in_any_order() {
+    let seed = number("STATE_MACHINE_SEED").unwrap_or_else(|| RandomState::new().hash_one(()));
+    println!("STATE_MACHINE_SEED={seed}");
+    machine::run(seed, number("STATE_MACHINE_RUNS").unwrap_or(100));
+}
