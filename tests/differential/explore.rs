@@ -5,6 +5,7 @@ mod worker;
 
 use crate::cases::random::mix;
 use crate::cases::run::{Bench, Counts, Group};
+use crate::cases::transcript::quiet_host_panics;
 use reduce::reduce;
 use std::env;
 use std::hash::{BuildHasher, RandomState};
@@ -129,7 +130,7 @@ fn summary(counts: &Counts, full: bool) -> ExitCode {
 
 /// Runs one group in this process, so that a debugger sees it.
 fn replay(line: &str) -> ExitCode {
-    worker::quiet_host_panics();
+    quiet_host_panics();
     let group = Group::decode(line).expect("a group as it was printed");
     println!("{group}");
     match Bench::new().run(&group, &mut Counts::default()) {

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::panic;
 use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime::{AsContext, AsContextMut, Extern, Instance, Ref, Trap, Val, WasmBacktrace};
 
@@ -52,6 +53,16 @@ impl std::error::Error for HostError {}
 /// The payload of a host function's panic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct HostPanic(pub(crate) u32);
+
+/// Lets panics that host functions are told to make go unreported.
+pub(crate) fn quiet_host_panics() {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if info.payload().downcast_ref::<HostPanic>().is_none() {
+            report(info);
+        }
+    }));
+}
 
 /// How a step, or a call back, ended.
 #[derive(Clone, PartialEq, Eq, Debug)]

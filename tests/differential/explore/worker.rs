@@ -3,11 +3,10 @@
 //! A worker reads a line for each group and answers with one.
 
 use crate::cases::run::{Bench, Counts, Group};
-use crate::cases::transcript::HostPanic;
+use crate::cases::transcript::quiet_host_panics;
 use std::env;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
-use std::panic;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -68,16 +67,6 @@ pub(crate) fn work() -> bool {
         println!("{answer}");
     }
     true
-}
-
-/// Lets panics that host functions are told to make go unreported.
-pub(crate) fn quiet_host_panics() {
-    let report = panic::take_hook();
-    panic::set_hook(Box::new(move |info| {
-        if info.payload().downcast_ref::<HostPanic>().is_none() {
-            report(info);
-        }
-    }));
 }
 
 /// What became of a group.

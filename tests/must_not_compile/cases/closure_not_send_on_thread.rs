@@ -1,0 +1,12 @@
+//! What a closure holds crosses over to the stack's thread.
+
+use std::rc::Rc;
+use wasmtime::{Engine, Store};
+use wasmtime_async::{DEFAULT_SIZE, Stack, ThreadStack};
+
+fn main() {
+    let mut store = Store::new(&Engine::default(), ());
+    let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+    let held = Rc::new(1);
+    let _call = stack.run(&mut store, move |_| Ok(*held));
+}

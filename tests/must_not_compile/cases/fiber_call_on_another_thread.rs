@@ -1,0 +1,14 @@
+//! A call on a fiber stack stays on its thread, whatever its store holds.
+
+use futures::executor::block_on;
+use wasmtime::{Engine, Store};
+use wasmtime_async::{DEFAULT_SIZE, FiberStack, Stack};
+
+fn main() {
+    let mut store = Store::new(&Engine::default(), ());
+    let mut stack = FiberStack::new(DEFAULT_SIZE).unwrap();
+    let call = stack.run(&mut store, |_| Ok(1));
+    std::thread::scope(|scope| {
+        scope.spawn(|| block_on(call));
+    });
+}

@@ -1,0 +1,11 @@
+//! A host function may be called wherever its store goes, so that it holds nothing that is not `Send`.
+
+use std::rc::Rc;
+use wasmtime::{Engine, Func, Store};
+use wasmtime_async::FuncExt;
+
+fn main() {
+    let mut store = Store::new(&Engine::default(), ());
+    let shared = Rc::new(1);
+    Func::wrap_suspending(&mut store, async move || *shared);
+}

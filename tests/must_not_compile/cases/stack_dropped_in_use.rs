@@ -1,0 +1,13 @@
+//! A stack lives as long as the call on it.
+
+use futures::executor::block_on;
+use wasmtime::{Engine, Store};
+use wasmtime_async::{DEFAULT_SIZE, FiberStack, Stack};
+
+fn main() {
+    let mut store = Store::new(&Engine::default(), ());
+    let mut stack = FiberStack::new(DEFAULT_SIZE).unwrap();
+    let call = stack.run(&mut store, |_| Ok(1));
+    drop(stack);
+    block_on(call).unwrap();
+}

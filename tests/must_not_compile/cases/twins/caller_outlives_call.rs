@@ -1,0 +1,14 @@
+//! It can keep what it takes from its caller.
+
+use std::sync::Mutex;
+use wasmtime::{Caller, Engine, Func, Store};
+use wasmtime_async::FuncExt;
+
+static KEPT: Mutex<Option<i32>> = Mutex::new(None);
+
+pub(crate) fn main() {
+    let mut store = Store::new(&Engine::default(), 1);
+    Func::wrap_suspending(&mut store, async |caller: Caller<'_, i32>| {
+        *KEPT.lock().unwrap() = Some(*caller.data());
+    });
+}

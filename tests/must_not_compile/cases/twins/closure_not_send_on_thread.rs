@@ -1,0 +1,18 @@
+//! It can use what is not `Send` within itself.
+
+use futures::executor::block_on;
+use std::rc::Rc;
+use wasmtime::{Engine, Store};
+use wasmtime_async::{DEFAULT_SIZE, Stack, ThreadStack, yield_now};
+
+pub(crate) fn main() {
+    let mut store = Store::new(&Engine::default(), ());
+    let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+    let held = 1;
+    let call = stack.run(&mut store, |_| {
+        let counted = Rc::new(held);
+        yield_now()?;
+        Ok(*counted)
+    });
+    assert_eq!(block_on(call).unwrap(), 1);
+}

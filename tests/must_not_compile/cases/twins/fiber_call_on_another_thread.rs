@@ -1,0 +1,16 @@
+//! An idle fiber stack may go to another thread, and so may a store.
+
+use futures::executor::block_on;
+use wasmtime::{Engine, Store};
+use wasmtime_async::{DEFAULT_SIZE, FiberStack, Stack};
+
+pub(crate) fn main() {
+    let mut store = Store::new(&Engine::default(), ());
+    let mut stack = FiberStack::new(DEFAULT_SIZE).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let call = stack.run(&mut store, |_| Ok(1));
+            assert_eq!(block_on(call).unwrap(), 1);
+        });
+    });
+}

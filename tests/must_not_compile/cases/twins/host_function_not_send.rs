@@ -1,0 +1,19 @@
+//! What is not `Send` goes into the store's data, and its future may hold it.
+
+use futures::executor::block_on;
+use futures::future::ready;
+use std::rc::Rc;
+use wasmtime::{Caller, Engine, Func, Store};
+use wasmtime_async::{DEFAULT_SIZE, FiberStack, FuncExt, Stack};
+
+pub(crate) fn main() {
+    let mut store = Store::new(&Engine::default(), Rc::new(1));
+    let shared = Func::wrap_suspending(&mut store, async |caller: Caller<'_, Rc<i32>>| {
+        let shared = Rc::clone(caller.data());
+        ready(()).await;
+        *shared
+    });
+    let shared = shared.get_async(&store).get0::<i32>().unwrap();
+    let mut stack = FiberStack::new(DEFAULT_SIZE).unwrap();
+    assert_eq!(block_on(shared.call(&mut stack, &mut store, ())).unwrap(), 1);
+}

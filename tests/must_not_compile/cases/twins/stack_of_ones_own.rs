@@ -1,0 +1,13 @@
+//! Code can be generic over them.
+
+use wasmtime_async::{DEFAULT_SIZE, Error, FiberStack, Stack};
+
+fn largest<S: Stack>(mut stacks: Vec<S>) -> Option<S> {
+    stacks.sort_by_key(Stack::size);
+    stacks.pop()
+}
+
+pub(crate) fn main() {
+    let stacks: Result<Vec<_>, Error> = [DEFAULT_SIZE, 2 * DEFAULT_SIZE].map(FiberStack::new).into_iter().collect();
+    assert_eq!(largest(stacks.unwrap()).unwrap().size(), 2 * DEFAULT_SIZE);
+}

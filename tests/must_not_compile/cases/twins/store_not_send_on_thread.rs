@@ -1,0 +1,22 @@
+//! What is `Send` can be there, and a call is `Send`; what is not can be on a fiber.
+
+use futures::executor::block_on;
+use std::rc::Rc;
+use std::sync::Arc;
+use wasmtime::{Engine, Func, Store};
+use wasmtime_async::{DEFAULT_SIZE, FiberStack, FuncExt, Stack, ThreadStack};
+
+pub(crate) fn main() {
+    let mut store = Store::new(&Engine::default(), Arc::new(1));
+    let nothing = Func::wrap(&mut store, || ());
+    let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+    let call = nothing.call_on(&mut stack, &mut store, &[], &mut []);
+    std::thread::scope(|scope| {
+        scope.spawn(|| block_on(call).unwrap());
+    });
+
+    let mut store = Store::new(&Engine::default(), Rc::new(1));
+    let nothing = Func::wrap(&mut store, || ());
+    let mut stack = FiberStack::new(DEFAULT_SIZE).unwrap();
+    block_on(nothing.call_on(&mut stack, &mut store, &[], &mut [])).unwrap();
+}

@@ -1,0 +1,52 @@
+//! What must not compile, each case beside a twin that differs in the point of it, and compiles and runs.
+//!
+//! What the compiler says is kept beside each case (`TRYBUILD=overwrite` writes it anew), so that a case does not fail
+//! for another reason than its own, and so that what users read stays readable.
+#![cfg(all(
+    feature = "fiber",
+    feature = "thread-backend",
+    not(feature = "loom"),
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+
+use std::process::Command;
+
+macro_rules! twins {
+    ($($case:ident: $twin:literal,)*) => {
+        $(#[path = $twin]
+        mod $case;)*
+
+        #[test]
+        fn twins_compile() {
+            $($case::main();)*
+        }
+
+        #[test]
+        fn cases_do_not_compile() {
+            // The compiler's words change from one version to the next.
+            let version = Command::new("rustc").arg("--version").output().expect("this is compiled by rustc");
+            assert!(version.status.success(), "{version:?}");
+            let version = String::from_utf8(version.stdout).expect("a version is text");
+            if !version.starts_with(concat!("rustc ", env!("CARGO_PKG_RUST_VERSION"))) {
+                println!("left out: what was expected is not what {version} says");
+                return;
+            }
+            let tests = trybuild::TestCases::new();
+            $(tests.compile_fail(concat!("tests/must_not_compile/cases/", stringify!($case), ".rs"));)*
+        }
+    };
+}
+
+twins! {
+    fiber_call_on_another_thread: "cases/twins/fiber_call_on_another_thread.rs",
+    stack_used_twice: "cases/twins/stack_used_twice.rs",
+    stack_dropped_in_use: "cases/twins/stack_dropped_in_use.rs",
+    store_used_in_call: "cases/twins/store_used_in_call.rs",
+    caller_outlives_call: "cases/twins/caller_outlives_call.rs",
+    store_leaves_closure: "cases/twins/store_leaves_closure.rs",
+    host_function_not_send: "cases/twins/host_function_not_send.rs",
+    stack_of_ones_own: "cases/twins/stack_of_ones_own.rs",
+    store_not_send_on_thread: "cases/twins/store_not_send_on_thread.rs",
+    closure_not_send_on_thread: "cases/twins/closure_not_send_on_thread.rs",
+    result_not_send_on_thread: "cases/twins/result_not_send_on_thread.rs",
+}

@@ -1,0 +1,241 @@
+//! When the system has no more memory, mappings or threads to give: the call or the stack that needed them is told, and
+//! everything else goes on. In child processes, with limits of their own.
+#![cfg(all(not(feature = "loom"), target_os = "linux", target_pointer_width = "64"))]
+#![expect(unsafe_code, reason = "takes all mappings that a process may have")]
+
+#[path = "thread_backend/child.rs"]
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod child;
+
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+use rustix::param::page_size;
+use std::ffi::c_void;
+use std::future::Future;
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::process::Command;
+use std::ptr;
+use std::task::{Context, Poll, Waker};
+use wasmtime::{Config, Engine, Func, Instance, Module, Store, Trap, Val};
+use wasmtime_async::{Carries, Error, FuncExt, Stack};
+
+/// Runs the test that calls this once more, in a child with this limit of the shell's `ulimit`. True in the child.
+fn limited(limit: &str) -> bool {
+    if child::is_child() {
+        return true;
+    }
+    if child::emulator().is_some() {
+        println!("left out: the limit would be the emulator's");
+        return false;
+    }
+    let output = child::run(|command| {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("ulimit {limit}; exec \"$0\" \"$@\""));
+        shell.arg(command.get_program()).args(command.get_args());
+        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        // Without these, a thread takes address space for a heap of its own, and a panic for what it prints.
+        shell.env("MALLOC_ARENA_MAX", "1").env("RUST_BACKTRACE", "0");
+        *command = shell;
+    });
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && printed.contains("went on"), "{output:?}");
+    false
+}
+
+/// A guest that waits, and ends in one way or another.
+const GUEST: &str = r#"(module
+    (import "" "wait" (func $wait (param i32)))
+    (func (export "run") (param $n i32) (result i32)
+        (call $wait (local.get $n))
+        (if (i32.eq (local.get $n) (i32.const 1)) (then (unreachable)))
+        (call $wait (local.get $n))
+        (i32.mul (local.get $n) (local.get $n))))"#;
+
+/// An engine whose stores take little address space.
+fn engine() -> Engine {
+    let mut config = Config::new();
+    config.memory_reservation(1 << 20).memory_guard_size(1 << 16);
+    Engine::new(&config).unwrap()
+}
+
+fn guest(engine: &Engine) -> (Store<()>, Func) {
+    let mut store = Store::new(engine, ());
+    let wait = Func::wrap_suspending(&mut store, async |_: i32| futures::pending!());
+    let module = Module::new(engine, GUEST).unwrap();
+    let instance = Instance::new(&mut store, &module, &[wait.into()]).unwrap();
+    let run = instance.get_func(&mut store, "run").unwrap();
+    (store, run)
+}
+
+fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn finish<F: Future + Unpin>(mut future: F) -> F::Output {
+    loop {
+        if let Poll::Ready(output) = poll(&mut future) {
+            return output;
+        }
+    }
+}
+
+fn is_out(error: &Error) -> bool {
+    let (Error::StackMemory { source, .. } | Error::ThreadSpawn { source, .. }) = error else { return false };
+    // What the system said, and what can be done about it.
+    source.raw_os_error().is_some() && error.to_string().contains("raise the limits of the process")
+}
+
+/// Makes stacks until there is nothing to make another one from.
+fn exhaust<S: Stack>(size: usize) -> Vec<S> {
+    let mut stacks = Vec::new();
+    loop {
+        match S::new(size) {
+            Ok(stack) => stacks.push(stack),
+            Err(error) => {
+                assert!(is_out(&error), "{error:?}");
+                return stacks;
+            }
+        }
+        assert!(stacks.len() < 10_000, "nothing limits the number of stacks");
+    }
+}
+
+/// Calls that are in flight go on while there is nothing to be had, each to its own end; stacks can be used; and what
+/// could not be made can be made when something was given back.
+fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> Used) {
+    let engine = engine();
+    let mut places: Vec<_> = (0..5).map(|_| (S::new(size).unwrap(), guest(&engine))).collect();
+    let mut spare = guest(&engine);
+    let mut reused = S::new(size).unwrap();
+    // The first time that a thread enters wasm, wasmtime takes a little memory, and panics if there is none.
+    let (store, run) = &mut spare;
+    finish(run.call_on(&mut reused, store, &[Val::I32(0)], &mut [Val::I32(0)])).unwrap();
+    for round in 0..3 {
+        let mut results = [[Val::I32(0)]; 5];
+        let params = [0, 1, 2, 3, 4].map(|n| [Val::I32(n)]);
+        let mut calls: Vec<_> = places
+            .iter_mut()
+            .zip(&mut results)
+            .zip(&params)
+            .map(|(((stack, (store, run)), results), params)| run.call_on(stack, store, params, results))
+            .collect();
+        assert!(calls.iter_mut().all(|call| poll(call).is_pending()));
+
+        let (mut store, forgotten_run) = guest(&engine);
+        let mut neighbours: Vec<_> = (0..5).map(|_| S::new(size).unwrap()).collect();
+        let used = use_up();
+        // From between the others, which may be one mapping to the system.
+        drop(neighbours.remove(2));
+        let more = exhaust::<S>(size);
+        // A stack whose call is forgotten needs memory, or a thread, anew.
+        let (param, mut squared) = ([Val::I32(2)], [Val::I32(0)]);
+        let mut forgotten = forgotten_run.call_on(&mut reused, &mut store, &param, &mut squared);
+        assert!(poll(&mut forgotten).is_pending());
+        mem::forget(forgotten);
+        mem::forget(store);
+        let (store, run) = &mut spare;
+        for _ in 0..2 {
+            let error = finish(run.call_on(&mut reused, store, &param, &mut squared)).unwrap_err();
+            assert!(error.downcast_ref().is_some_and(is_out), "{error:?}");
+        }
+        // One is dropped, one traps, the others return.
+        for (n, mut call) in calls.into_iter().enumerate() {
+            match n {
+                0 => drop(call),
+                1 => {
+                    let Poll::Ready(result) = poll(&mut call) else { panic!("it traps") };
+                    assert_eq!(result.unwrap_err().downcast_ref(), Some(&Trap::UnreachableCodeReached));
+                }
+                _ => {
+                    assert!(poll(&mut call).is_pending());
+                    let Poll::Ready(result) = poll(&mut call) else { panic!("it returns") };
+                    result.unwrap();
+                }
+            }
+        }
+        for (n, result) in (0..).zip(&results).skip(2) {
+            assert_eq!(result[0].unwrap_i32(), n * n);
+        }
+
+        drop((used, more));
+        finish(run.call_on(&mut reused, store, &param, &mut squared)).unwrap();
+        assert_eq!(squared[0].unwrap_i32(), 4, "round {round}");
+    }
+    println!("went on");
+}
+
+/// The tests for one kind of stack.
+macro_rules! runs_out {
+    ($stack:ty) => {
+        /// In bytes. Large, so that it takes few to use up what there is.
+        const SIZE: usize = 16 << 20;
+
+        #[test]
+        fn address_space() {
+            if super::limited("-v 1500000") {
+                super::others_go_on::<$stack, _>(SIZE, || super::exhaust::<$stack>(SIZE));
+            }
+        }
+
+        #[test]
+        fn private_memory() {
+            if super::limited("-d 1000000") {
+                super::others_go_on::<$stack, _>(SIZE, || super::exhaust::<$stack>(SIZE));
+            }
+        }
+
+        #[test]
+        fn mappings() {
+            if super::limited("-c 0") {
+                super::others_go_on::<$stack, _>(1 << 20, super::Mappings::all);
+            }
+        }
+    };
+}
+
+#[cfg(all(feature = "fiber", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod fiber {
+    runs_out!(wasmtime_async::FiberStack);
+}
+
+#[cfg(feature = "thread-backend")]
+mod thread {
+    runs_out!(wasmtime_async::ThreadStack);
+}
+
+/// All mappings that this process may still have.
+struct Mappings(Vec<(*mut c_void, usize)>);
+
+impl Mappings {
+    fn all() -> Self {
+        let page = page_size();
+        let mut mappings = Self(Vec::with_capacity(1000));
+        // Every other page with other rights is a mapping of its own.
+        let len = 200_000 * page;
+        let mut next = mappings.map(len, ProtFlags::empty()).unwrap();
+        // SAFETY: within the mapping that was just made, which nobody else uses.
+        while let Ok(()) = unsafe { mprotect(next, page, MprotectFlags::READ) } {
+            next = next.wrapping_byte_add(2 * page);
+        }
+        // The very last ones.
+        while mappings.map(page, ProtFlags::READ).is_ok() && mappings.map(page, ProtFlags::empty()).is_ok() {}
+        mappings
+    }
+
+    fn map(&mut self, len: usize, rights: ProtFlags) -> io::Result<*mut c_void> {
+        // SAFETY: a new mapping anywhere.
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), len, rights, MapFlags::PRIVATE | MapFlags::NORESERVE) }?;
+        self.0.push((start, len));
+        Ok(start)
+    }
+}
+
+impl Drop for Mappings {
+    fn drop(&mut self) {
+        while let Some((start, len)) = self.0.pop() {
+            // SAFETY: a mapping of ours, which nobody uses.
+            unsafe { munmap(start, len) }.unwrap();
+        }
+    }
+}
