@@ -2,9 +2,11 @@
 //! in every way and at any moment. `cargo run --release --example soak -- --seconds 120`
 //!
 //! It goes in rounds. After each, everything is dropped, and what the process has is compared with what it had after the
-//! first: threads, address space (each stack takes 16 MiB of it, so that one that is left behind shows), resident
-//! memory, and what host functions have on their stacks, which counts itself. Ends with `leaks=none`, or in failure.
+//! first: threads, address space (of which each fiber stack takes 64 MiB, so that one that is left behind shows), bytes
+//! allocated, and what host functions have on their stacks, which counts itself. Ends with `leaks=none`, or in failure.
+#![expect(unsafe_code, reason = "an allocator that counts")]
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
@@ -14,15 +16,17 @@ use std::panic::{self, AssertUnwindSafe, catch_unwind, panic_any};
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 use wasmtime::{Caller, Config, Engine, Func, InstancePre, Linker, Module, Result, Store, Trap, Val};
 use wasmtime_async::{Carries, FiberStack, FuncExt, LinkerExt, Stack};
 
-/// Of address space, in bytes.
-const STACK_SIZE: usize = 16 << 20;
+/// Of address space, in bytes: more than the slack, so that one stack that is left behind shows.
+const FIBER_SIZE: usize = 64 << 20;
+#[cfg(feature = "thread-backend")]
+const THREAD_SIZE: usize = wasmtime_async::DEFAULT_SIZE;
 const EXECUTORS: usize = 2;
 /// Calls in flight on each executor, by kind of stack.
 const FIBERS: usize = 1500;
@@ -30,9 +34,10 @@ const FIBERS: usize = 1500;
 const THREADS: usize = 60;
 const ROUNDS: u32 = 6;
 
-/// What the process may have more of than after the first round: the allocator's and the C library's doing.
-const SLACK_ADDRESSES: u64 = 12 << 20;
-const SLACK_RESIDENT: u64 = 48 << 20;
+/// What the process may have more of than after the first round, in bytes: threads' stacks that the C library keeps, up
+/// to 40 MiB, and buffers that have grown.
+const SLACK_ADDRESSES: u64 = 48 << 20;
+const SLACK_ALLOCATED: u64 = 16 << 10;
 
 const GUEST: &str = r#"(module
   (import "host" "wait" (func $wait (param i32)))
@@ -136,6 +141,31 @@ impl Drop for Alive {
     }
 }
 
+/// Counts the bytes that are allocated and have not been given back.
+struct Counting;
+
+static ALLOCATED: AtomicU64 = AtomicU64::new(0);
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: all is left to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // ORDERING: a count, read when all threads that change it have been joined.
+        ALLOCATED.fetch_add(layout.size() as u64, Ordering::Relaxed);
+        // SAFETY: up to the caller.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // ORDERING: as above.
+        ALLOCATED.fetch_sub(layout.size() as u64, Ordering::Relaxed);
+        // SAFETY: up to the caller.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
 /// The data of a store.
 struct World {
     timers: Timers,
@@ -216,9 +246,9 @@ struct Soak {
     in_flight: AtomicU64,
     endings: Mutex<BTreeMap<Ending, u64>>,
     wrong: Mutex<Option<String>>,
-    fibers: Mutex<Vec<FiberStack>>,
+    fibers: Idle<FiberStack>,
     #[cfg(feature = "thread-backend")]
-    threads: Mutex<Vec<wasmtime_async::ThreadStack>>,
+    threads: Idle<wasmtime_async::ThreadStack>,
 }
 
 impl Soak {
@@ -229,9 +259,9 @@ impl Soak {
 }
 
 /// One call after another, on stacks that come from and go to whichever executor.
-async fn slot<S: Stack + Carries<World>>(soak: &Soak, idle: &Mutex<Vec<S>>, timers: &Timers, mut random: Random) {
+async fn slot<S: Stack + Carries<World>>(soak: &Soak, idle: &Idle<S>, timers: &Timers, mut random: Random) {
     while !soak.is_over() {
-        let mut stack = take(idle, &mut random);
+        let mut stack = idle.take(&mut random);
         let alive = Alive::new();
         let mut store = Store::new(soak.guest.module().engine(), World { timers: timers.clone(), _alive: alive });
         store.set_fuel(1 << 40).expect("fuel is on");
@@ -246,20 +276,45 @@ async fn slot<S: Stack + Carries<World>>(soak: &Soak, idle: &Mutex<Vec<S>>, time
         }
         // Some stacks go, so that new ones are made.
         if random.below(32) > 0 {
-            idle.lock().unwrap_or_else(PoisonError::into_inner).push(stack);
+            idle.put_back(stack);
         }
     }
 }
 
-/// An idle stack that any thread has used, or a new one.
-fn take<S: Stack>(idle: &Mutex<Vec<S>>, random: &mut Random) -> S {
-    let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
-    if idle.is_empty() {
-        drop(idle);
-        return S::new(STACK_SIZE).expect("there is memory for a stack");
+/// Stacks of one kind that no call is on.
+struct Idle<S> {
+    size: usize,
+    stacks: Mutex<Vec<S>>,
+}
+
+impl<S: Stack> Idle<S> {
+    /// None yet.
+    fn of_size(size: usize) -> Self {
+        Self { size, stacks: Mutex::default() }
     }
-    let which = usize::try_from(random.below(idle.len() as u64)).expect("is below a usize");
-    idle.swap_remove(which)
+
+    /// One that any thread may have used, or a new one.
+    fn take(&self, random: &mut Random) -> S {
+        let mut stacks = self.lock();
+        if stacks.is_empty() {
+            drop(stacks);
+            return S::new(self.size).expect("there is memory for a stack");
+        }
+        let which = usize::try_from(random.below(stacks.len() as u64)).expect("is below a usize");
+        stacks.swap_remove(which)
+    }
+
+    fn put_back(&self, stack: S) {
+        self.lock().push(stack);
+    }
+
+    fn clear(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<S>> {
+        self.stacks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 async fn call<S: Stack + Carries<World>>(
@@ -434,10 +489,13 @@ struct Usage {
     mappings: u64,
     resident: u64,
     addresses: u64,
+    allocated: u64,
 }
 
 impl Usage {
     fn now() -> Self {
+        // ORDERING: a count.
+        let allocated = ALLOCATED.load(Ordering::Relaxed);
         let status = std::fs::read_to_string("/proc/self/status").expect("this runs on Linux");
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells");
@@ -450,6 +508,7 @@ impl Usage {
             mappings: maps.lines().count() as u64,
             resident: field("VmRSS") << 10,
             addresses: field("VmSize") << 10,
+            allocated,
         }
     }
 
@@ -468,8 +527,12 @@ impl Usage {
 
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { threads, mappings, resident, addresses } = self;
-        write!(f, "rss={}MiB addresses={}MiB threads={threads} mappings={mappings}", resident >> 20, addresses >> 20)
+        let Self { threads, mappings, resident, addresses, allocated } = self;
+        let [resident, addresses, allocated] = [resident >> 20, addresses >> 20, allocated >> 10];
+        write!(
+            f,
+            "rss={resident}MiB allocated={allocated}KiB addresses={addresses}MiB threads={threads} mappings={mappings}"
+        )
     }
 }
 
@@ -498,10 +561,10 @@ fn round(soak: &Soak, random: &mut Random, time: Duration, start: Instant) {
     });
     // Everything that is left.
     soak.in_flight.store(0, Ordering::Relaxed);
-    soak.fibers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    soak.fibers.clear();
     #[cfg(feature = "thread-backend")]
     {
-        soak.threads.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        soak.threads.clear();
         wasmtime_async::ThreadStack::end_cached_threads();
     }
 }
@@ -519,8 +582,8 @@ fn leaks(first: Usage, now: Usage) -> Vec<String> {
     if now.addresses > first.addresses + SLACK_ADDRESSES {
         leaks.push(format!("{} MiB of addresses", (now.addresses - first.addresses) >> 20));
     }
-    if now.resident > first.resident + SLACK_RESIDENT {
-        leaks.push(format!("{} MiB of memory", (now.resident - first.resident) >> 20));
+    if now.allocated > first.allocated + SLACK_ALLOCATED {
+        leaks.push(format!("{} KiB of memory", (now.allocated - first.allocated) >> 10));
     }
     leaks
 }
@@ -560,9 +623,9 @@ fn main() -> Result<ExitCode> {
         in_flight: AtomicU64::new(0),
         endings: Mutex::default(),
         wrong: Mutex::default(),
-        fibers: Mutex::default(),
+        fibers: Idle::of_size(FIBER_SIZE),
         #[cfg(feature = "thread-backend")]
-        threads: Mutex::default(),
+        threads: Idle::of_size(THREAD_SIZE),
     };
 
     let (start, mut random, mut first) = (Instant::now(), Random(seed), None);

@@ -60,9 +60,9 @@ where
 /// future that borrows, and much safe code relies on its frames being left in order: a sort that was suspended in its
 /// comparison leaves a vector with one element twice, [`thread::scope`] leaves threads that go on with what they borrowed.
 ///
-/// It does no harm if nothing that the call had borrowed is used afterwards, nor dropped: forget the store and what
-/// the closure captured along with the call. The stack can be used: its memory stays as it is for ever, and it makes
-/// itself new memory at its next use.
+/// It does no harm if nothing that the call had borrowed is used afterwards, nor dropped: an `async move` block that owns
+/// the store and what the closure borrows can be forgotten as a whole. The stack can be used: its memory stays as it is
+/// for ever, and it makes itself new memory at its next use.
 ///
 /// # `Send`
 ///
@@ -152,8 +152,8 @@ impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
         let mut slot = Slot::<T, J> { begin, end: None };
         S::frame(&runner).set_stretch(ptr::from_mut(&mut slot).cast(), waker);
         // SAFETY: slot and waker outlive this call of `enter`; the slot has the type that `run`, which `start` set with
-        // the same `T` and `J`, takes it to have. An unfinished runner goes into `State::Suspended`, from
-        // where it is only taken to be entered again.
+        // the same `T` and `J`, takes it to have. An unfinished runner goes into `State::Suspended`, from where it is
+        // only taken to be entered again.
         unsafe { S::enter(&mut runner) };
         let Some(end) = slot.end else {
             self.state = State::Suspended(ManuallyDrop::into_inner(runner));

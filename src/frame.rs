@@ -231,8 +231,8 @@ impl Frame {
         StoreIs::NotSeen
     }
 
-    #[inline]
     /// Polls the future until it is ready, suspending the stack whenever it is not.
+    #[inline]
     pub(crate) fn block_on<F: Future>(&self, future: F) -> Result<F::Output, Error> {
         let mut future = pin!(future);
         loop {

@@ -99,7 +99,7 @@ fn does_not_suspend_after_it_was_cancelled<S: Stack + Carries<World>>() {
 
 macro_rules! on_each_stack {
     ($($test:ident),*) => {
-        #[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
+        #[cfg(fiber_stack)]
         mod fiber {
             $(#[test]
             fn $test() {

@@ -194,7 +194,7 @@ macro_rules! runs_out {
     };
 }
 
-#[cfg(all(feature = "fiber", any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(fiber_stack)]
 mod fiber {
     runs_out!(wasmtime_async::FiberStack);
 }

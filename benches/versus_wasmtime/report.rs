@@ -5,7 +5,8 @@
 //! `native` is wasmtime's own async with on-demand allocation, `pooled` the same with the pooling allocator, `sync` plain
 //! synchronous wasmtime with no async at all. Times are per call, host call, suspension or request, as the name says:
 //! the first decile of criterion's samples, which differs little from the median on a machine that does nothing else, and
-//! still means something on one that does. What does not exist is `-`. The backend is `fiber-direct` if the feature `direct-parking` is on and works.
+//! still means something on one that does. What does not exist is `-`. The backend is `fiber-direct` if the feature
+//! `direct-parking` is on and works.
 //!
 //! And for the handoff of the thread backend, there and back, beside two bounded channels and beside a mutex with a
 //! condition variable (medians, because whether a wait is short or long is up to the system's scheduler):

@@ -5,12 +5,7 @@ use crate::frame::Frame;
 use crate::{Error, Result};
 use wasmtime::{AsContextMut, StoreContextMut};
 
-// The targets on which both corosensei and wasmtime's fibers were seen to work. The same condition stands below, and in `Cargo.toml`.
-#[cfg(all(
-    feature = "fiber",
-    unix,
-    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm", target_arch = "x86")
-))]
+#[cfg(fiber_stack)]
 mod fiber;
 #[cfg(feature = "thread-backend")]
 pub(crate) mod thread;
@@ -21,7 +16,7 @@ pub(crate) mod available {
     pub use super::thread::ThreadStack;
 
     cfg_select! {
-        all(feature = "fiber", unix, any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm", target_arch = "x86")) => {
+        fiber_stack => {
             pub use super::fiber::{FiberStack, Parking};
             pub(crate) use super::fiber::leave;
 
@@ -149,7 +144,10 @@ pub trait Stack: Backend {
 /// # use wasmtime::{Func, Store};
 /// use wasmtime_async::{Carries, FuncExt, Stack};
 ///
-/// async fn twice<S: Stack + Carries<T>, T: 'static>(stack: &mut S, store: &mut Store<T>, func: Func) -> wasmtime::Result<()> {
+/// async fn twice<S, T: 'static>(stack: &mut S, store: &mut Store<T>, func: Func) -> wasmtime::Result<()>
+/// where
+///     S: Stack + Carries<T>,
+/// {
 ///     func.call_on(stack, store, &[], &mut []).await?;
 ///     func.call_on(stack, store, &[], &mut []).await
 /// }
@@ -198,8 +196,8 @@ pub unsafe trait Backend: Sized {
     ///
     /// # Safety
     ///
-    /// The frame's slot is valid for what it starts or goes on with until this returns, as is its waker. A runner that is left unfinished is
-    /// entered again or forgotten, not dropped, and not given back.
+    /// The frame's slot is valid for what it starts or goes on with until this returns, as is its waker. A runner that
+    /// is left unfinished is entered again or forgotten, not dropped, and not given back.
     #[doc(hidden)]
     unsafe fn enter(runner: &mut Self::Runner);
 }

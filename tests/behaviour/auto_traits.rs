@@ -36,11 +36,7 @@ fn errors() {
     is_sync::<Error>();
 }
 
-#[cfg(all(
-    feature = "fiber",
-    unix,
-    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm", target_arch = "x86")
-))]
+#[cfg(fiber_stack)]
 #[test]
 fn fiber_stacks() {
     use wasmtime_async::FiberStack;

@@ -685,11 +685,7 @@ fn idle_stacks_change_threads<S: AnyStack>(code: Code) -> Result<()> {
 }
 
 /// wasmtime's own async and this crate's, one inside the other.
-#[cfg(all(
-    feature = "fiber",
-    unix,
-    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm", target_arch = "x86")
-))]
+#[cfg(fiber_stack)]
 mod with_wasmtimes_own {
     use super::*;
     use wasmtime::{Instance, Module};
@@ -815,12 +811,7 @@ mod with_wasmtimes_own {
 }
 
 /// The two kinds of stack, one inside the other.
-#[cfg(all(
-    feature = "fiber",
-    feature = "thread-backend",
-    unix,
-    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm", target_arch = "x86")
-))]
+#[cfg(all(fiber_stack, feature = "thread-backend"))]
 #[test]
 fn fiber_and_thread_stacks_in_turn() {
     use wasmtime_async::{FiberStack, ThreadStack};

@@ -14,16 +14,16 @@
 //! | `DIFFERENTIAL_JOBS` | how many processes work, one for each processor unless set |
 //! | `DIFFERENTIAL_GROUP` | a group of cases to run, as printed when it failed |
 
-#[cfg(all(feature = "fiber", not(feature = "loom"), any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(all(fiber_stack, not(feature = "loom"), any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod cases;
-#[cfg(all(feature = "fiber", not(feature = "loom"), any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(all(fiber_stack, not(feature = "loom"), any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod explore;
 
-#[cfg(all(feature = "fiber", not(feature = "loom"), any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(all(fiber_stack, not(feature = "loom"), any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn main() -> std::process::ExitCode {
     explore::main()
 }
 
 /// There is no async of wasmtime's own to compare with, or models are to be explored instead.
-#[cfg(not(all(feature = "fiber", not(feature = "loom"), any(target_arch = "x86_64", target_arch = "aarch64"))))]
+#[cfg(not(all(fiber_stack, not(feature = "loom"), any(target_arch = "x86_64", target_arch = "aarch64"))))]
 fn main() {}

@@ -2,12 +2,7 @@
 //!
 //! What the compiler says is kept beside each case (`TRYBUILD=overwrite` writes it anew), so that a case does not fail
 //! for another reason than its own, and so that what users read stays readable.
-#![cfg(all(
-    feature = "fiber",
-    feature = "thread-backend",
-    not(feature = "loom"),
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
+#![cfg(all(fiber_stack, feature = "thread-backend", not(feature = "loom")))]
 
 use std::process::Command;
 

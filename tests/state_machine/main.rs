@@ -8,12 +8,7 @@
 //! those of forgotten calls included.
 //!
 //! `STATE_MACHINE_SEED` repeats a run, `STATE_MACHINE_RUNS` sets how many sequences there are (100 unless set).
-#![cfg(all(
-    feature = "fiber",
-    not(feature = "loom"),
-    target_os = "linux",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
+#![cfg(all(fiber_stack, not(feature = "loom"), target_os = "linux", target_pointer_width = "64"))]
 
 mod calls;
 mod machine;

@@ -392,7 +392,7 @@ fn wake_ups_of_the_pollers_thread_are_not_swallowed() {
 }
 
 /// The other backend's stacks on this one's thread, and the other way round.
-#[cfg(all(feature = "fiber", any(target_arch = "x86_64", all(target_arch = "aarch64", not(windows)))))]
+#[cfg(fiber_stack)]
 mod with_fibers {
     use super::*;
     use wasmtime_async::FiberStack;

@@ -58,11 +58,7 @@ fn number(variable: &str) -> Option<u64> {
 /// the build has, with each kind of code that runs on the target.
 macro_rules! matrix {
     ($($test:ident),+ $(,)?) => {
-        #[cfg(all(
-    feature = "fiber",
-    unix,
-    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm", target_arch = "x86")
-))]
+        #[cfg(fiber_stack)]
         mod fiber_stack {
             $crate::support::matrix!(@code wasmtime_async::FiberStack, $($test),+);
         }

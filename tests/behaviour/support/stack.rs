@@ -46,11 +46,7 @@ macro_rules! any_stack {
     };
 }
 
-#[cfg(all(
-    feature = "fiber",
-    unix,
-    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm", target_arch = "x86")
-))]
+#[cfg(fiber_stack)]
 any_stack!(wasmtime_async::FiberStack,);
 #[cfg(feature = "thread-backend")]
 any_stack!(wasmtime_async::ThreadStack, Send);
