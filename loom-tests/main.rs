@@ -4,6 +4,41 @@
 //! What runs is the library's own source, from the future of a call down to the baton and the cache of workers: it is
 //! compiled once more here, with loom's primitives in `src/sync.rs` instead of the real ones. (The other backend comes
 //! along because it is in the same file, and is not used.)
+//!
+//! # What the models see
+//!
+//! Each step of the protocol was broken once, by itself, and all twenty models were run. Where many fail,
+//! `start_and_finish` is among them:
+//!
+//! | step | broken | models that fail |
+//! |---|---|---|
+//! | `Baton::pass` | the swap is relaxed | 16: data races |
+//! | | a load and a store instead of the swap | 18: deadlocks |
+//! | | nobody is woken | 18: deadlocks |
+//! | `Baton::wake` | has not had the lock | 18: deadlocks |
+//! | `Baton::is_turn_of` | the load is relaxed | 16: data races |
+//! | `Baton::sleep` | the exchange that fails is relaxed | 16: data races |
+//! | | does not say that it sleeps | 18: deadlocks |
+//! | | looks last before it takes the lock, or does not look | 18: deadlocks |
+//! | | does not sleep again when woken for no reason | `sleepers_woken_for_no_reason` and 11 more |
+//! | `Runner::enter` | passes the baton before the surroundings are captured | `surroundings_are_left_before_control_is` |
+//! | | does not wait | 16 |
+//! | `leave` | passes the baton before the surroundings are left | `surroundings_are_left_before_control_is` |
+//! | | enters the surroundings before it waits | `surroundings_are_left_before_control_is` |
+//! | | does not wait | 13 |
+//! | `Service::work` | does not wait | 16: data races |
+//! | drop of a runner | does not pass the baton | 20: deadlocks |
+//! | | passes it before the worker is given back | `time_over_in_the_cache` |
+//! | | does not give the worker back | `worker_reused_by_a_second_stack`, `bound_of_the_cache` |
+//! | `Cache::give_back` | has no bound | `bound_of_the_cache`, and 14 whose workers do not end |
+//! | | keeps one too few | `worker_reused_by_a_second_stack`, `bound_of_the_cache` |
+//! | `Cache::hire` | does not take the idle worker that fits | `worker_reused_by_a_second_stack`, `bound_of_the_cache` |
+//! | `Cache::serve` | ends when time is over, wherever its worker is | `time_over_in_the_cache` |
+//! | | ends without leaving the cache, or never ends | `time_over_in_the_cache` |
+//! | drop of a call | gives no order to stop | the four in which a call is dropped while suspended |
+//! | `Frame::end` | the order to stop stays | `cancel_while_suspended` |
+//! | | the waker stays | the four that look for it |
+//! | `Frame::keep_waker` | the first waker stays | `waker_replaced_and_poller_moved` |
 #![expect(unsafe_code, reason = "what must not be shared is shared, to see whether loom objects")]
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "parts of the library are not used here")]
 

@@ -6,6 +6,7 @@ use crate::stack::thread::runner::Service;
 use crate::sync;
 use loom::sync::{Condvar, Mutex};
 use std::future::{Future, poll_fn};
+use std::io::{self, Write as _};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -39,7 +40,12 @@ pub fn model(name: &str, preemptions: Option<usize>, f: impl Fn() + Send + Sync 
     let preemptions = preemptions.map_or("any".to_owned(), |bound| format!("{bound}"));
     let executions = executions.load(Ordering::Relaxed);
     assert!(executions > 1, "nothing was explored");
-    println!("model={name} preemptions={preemptions} executions={executions} seconds={}", begun.elapsed().as_secs());
+    // Not by `println`, which the test runner keeps to itself.
+    let line = format!(
+        "model={name} preemptions={preemptions} executions={executions} seconds={}\n",
+        begun.elapsed().as_secs()
+    );
+    io::stdout().write_all(line.as_bytes()).unwrap();
 }
 
 /// A cache of workers.

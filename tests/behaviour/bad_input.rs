@@ -36,7 +36,10 @@ fn sizes_of_stacks<S: AnyStack>(code: Code) -> Result<()> {
         for word in [&size.to_string(), &min.to_string(), &max.to_string(), "max_wasm_stack"] {
             assert!(text.contains(word), "`{word}` is missing: {text}");
         }
-        // The greatest size is one that can be asked for; there is no such memory.
+        // The greatest size is one that can be asked for; there is no such memory. (With addresses of 32 bits there is.)
+        if cfg!(target_pointer_width = "32") {
+            continue;
+        }
         let error = S::new(max).map(|_| ()).expect_err("there is no such memory");
         assert!(matches!(error, Error::StackMemory { .. } | Error::ThreadSpawn { .. }), "{error:?}");
         assert!(error.to_string().contains(&max.to_string()), "{error}");
