@@ -1,12 +1,19 @@
 //! What the process has.
 
 use std::fs;
+use std::sync::LazyLock;
 
 /// Of fiber stacks, in bytes. Nothing else in this program maps as much at once.
 pub(crate) const FIBER_SIZE: usize = 256 << 20;
 
-/// How many mappings there are of the size of a fiber stack.
-pub(crate) fn fiber_mappings() -> usize {
+/// How many mappings there are of the size of a fiber stack. `None` if there were some when this was first asked: a
+/// sanitizer's, which come and go as it likes.
+pub(crate) fn fiber_mappings() -> Option<usize> {
+    static ARE_OURS: LazyLock<bool> = LazyLock::new(|| large_mappings() == 0);
+    ARE_OURS.then(large_mappings)
+}
+
+fn large_mappings() -> usize {
     let maps = fs::read_to_string("/proc/self/maps").expect("this runs on Linux");
     let large = maps.lines().map(|line| {
         let (range, _) = line.split_once(' ').expect("a line starts with a range");
