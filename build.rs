@@ -12,11 +12,12 @@ const PROCESSORS: [&str; 5] = ["x86_64", "aarch64", "arm", "x86", "loongarch64"]
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rustc-check-cfg=cfg(fiber_stack)");
-    let processor = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo says which");
-    if env::var_os("CARGO_FEATURE_FIBER").is_some()
-        && env::var_os("CARGO_CFG_UNIX").is_some()
-        && PROCESSORS.contains(&processor.as_str())
-    {
+    let of_target = |name| env::var(name).expect("cargo says which");
+    let processor = of_target("CARGO_CFG_TARGET_ARCH");
+    // Systems whose mappings `src/stack/fiber/memory.rs` knows how to ask for.
+    let has_maps = of_target("CARGO_CFG_TARGET_VENDOR") == "apple"
+        || ["linux", "android"].contains(&&*of_target("CARGO_CFG_TARGET_OS"));
+    if env::var_os("CARGO_FEATURE_FIBER").is_some() && has_maps && PROCESSORS.contains(&processor.as_str()) {
         println!("cargo::rustc-cfg=fiber_stack");
     }
 }

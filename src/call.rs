@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "the closure and its result cross from one stack to another by pointer")]
 
 use crate::frame::{Frame, StoreIs};
-use crate::stack::Stack;
+use crate::stack::{Stack, check_room};
 use crate::{Error, Result};
 use futures::future::FusedFuture;
 use std::fmt;
@@ -51,7 +51,14 @@ where
 /// order to stop, within `drop`: the future that it waits for is dropped, whoever waits for it is told
 /// [`Error::Cancelled`], the guest unwinds as after a trap, destructors run in order with the store's data still in
 /// reach, and any further attempt to wait for a future fails at once with the same error. Then stack and store can be
-/// used for other calls. What the guest had already done to its memory stays done.
+/// used for other calls. What the guest had already done to its memory stays done. As after any trap, wasmtime does not
+/// enter the components of the store again.
+///
+/// Async host functions hand the error on, and so should synchronous ones that call [`suspend_until`]: a guest to which
+/// one makes something else of it, say an error number, is not stopped, and goes on within `drop` until it ends by itself.
+/// (Time slices end it: [`StoreExt`](crate::StoreExt).)
+///
+/// A suspended call keeps a clone of its last poller's waker.
 ///
 /// # Forgetting
 ///
@@ -135,6 +142,7 @@ impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
         if let Place::Here = place(&store, origin)? {
             return Poll::Ready(job.run(store));
         }
+        check_room(self.stack.size(), store.engine())?;
         let runner = self.stack.take()?;
         S::frame(&runner).begin(run::<T, J>, store_id(&store));
         self.stretch(runner, Some(cx.waker()), Some((store, job)))

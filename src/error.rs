@@ -34,9 +34,9 @@ pub enum Error {
     )]
     Unwinding,
 
-    /// A stack of this size cannot work.
+    /// A stack of this size cannot work at all, or not with the engine of a store.
     #[error(
-        "a stack of {size} bytes cannot work: ask for {min} to {max} bytes, and for more than \
+        "a stack of {size} bytes cannot work: use {min} to {max} bytes, and at least 32 KiB more than guests may use by \
          wasmtime's `Config::max_wasm_stack` (512 KiB unless changed)"
     )]
     StackSize {
@@ -51,7 +51,7 @@ pub enum Error {
     /// The operating system gave no memory for a stack.
     #[error(
         "no memory for a stack of {size} bytes: use smaller stacks or fewer at once, or raise the limits of the \
-         process on address space or on the number of mappings ({source})"
+         process on address space or on the number of mappings"
     )]
     StackMemory {
         /// The size that was asked for, in bytes.
@@ -63,7 +63,7 @@ pub enum Error {
     /// The operating system gave no thread for a stack.
     #[error(
         "no thread for a stack of {size} bytes: use fewer stacks at once, or raise the limits of the process on \
-         threads or memory ({source})"
+         threads or memory"
     )]
     ThreadSpawn {
         /// The size that was asked for, in bytes.

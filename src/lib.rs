@@ -9,6 +9,7 @@ mod getter;
 mod host;
 mod linker;
 mod stack;
+#[cfg(target_has_atomic = "64")]
 mod store;
 mod suspend;
 mod sync;
@@ -24,6 +25,7 @@ pub use host::{HostFn, WithCaller};
 pub use linker::{InstancePreExt, Instantiate, InstantiatePre, LinkerExt};
 pub use stack::available::*;
 pub use stack::{Carries, DEFAULT_SIZE, Stack};
+#[cfg(target_has_atomic = "64")]
 pub use store::StoreExt;
 pub use suspend::{suspend_until, yield_now};
 

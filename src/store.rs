@@ -3,7 +3,7 @@
 use crate::yield_now;
 use wasmtime::{Store, UpdateDeadline};
 
-/// Epoch deadlines that suspend, for [`wasmtime::Store`].
+/// Epoch deadlines that suspend, for [`wasmtime::Store`]. On targets with atomics of 64 bits, which wasmtime's epochs need.
 pub trait StoreExt {
     /// When the store's epoch deadline is reached, suspends the guest's stack once, with its task woken, and goes on
     /// with a deadline `delta` epochs after the current one.

@@ -11,6 +11,11 @@ use std::future::Future;
 /// [`Poll::Pending`](std::task::Poll::Pending). The future may borrow, and need not be `Send`. A future that is ready
 /// costs a few nanoseconds.
 ///
+/// Frames that wait are left as they are, and other code of the thread runs meanwhile. On a
+/// [`FiberStack`](crate::FiberStack), do not wait inside anything that sets a thread-local variable for the time of a
+/// closure or a guard: see its documentation. On neither stack wait inside a coroutine of another library that could be
+/// resumed after the call has ended.
+///
 /// # Errors
 ///
 /// - [`Error::NotOnStack`] if the code does not run on one of this crate's stacks;

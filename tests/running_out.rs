@@ -3,44 +3,45 @@
 #![cfg(all(not(feature = "loom"), target_os = "linux", target_pointer_width = "64"))]
 #![expect(unsafe_code, reason = "takes all mappings that a process may have")]
 
-#[path = "thread_backend/child.rs"]
-#[allow(dead_code, reason = "not all of it is needed here")]
-mod child;
+mod common;
 
+use common::child;
+use common::futures::{finish, poll_once};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use rustix::param::page_size;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::ffi::c_void;
-use std::future::Future;
+use std::fs;
 use std::io;
 use std::mem;
-use std::pin::Pin;
-use std::process::Command;
 use std::ptr;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use wasmtime::{Config, Engine, Func, Instance, Module, Store, Trap, Val};
 use wasmtime_async::{Carries, Error, FuncExt, Stack};
 
-/// Runs the test that calls this once more, in a child with this limit of the shell's `ulimit`. True in the child.
-fn limited(limit: &str) -> bool {
-    if child::is_child() {
-        return true;
+fn alone() -> bool {
+    // Without these, a thread takes address space for a heap of its own, and a panic for what it prints.
+    child::alone_with(|command| {
+        command.env("MALLOC_ARENA_MAX", "1").env("RUST_BACKTRACE", "0");
+    })
+}
+
+fn limits_work() -> bool {
+    let work = child::emulator().is_none();
+    if !work {
+        println!("left out: emulators pay no heed to these limits");
     }
-    if child::emulator().is_some() {
-        println!("left out: the limit would be the emulator's");
-        return false;
-    }
-    let output = child::run(|command| {
-        let mut shell = Command::new("sh");
-        shell.arg("-c").arg(format!("ulimit {limit}; exec \"$0\" \"$@\""));
-        shell.arg(command.get_program()).args(command.get_args());
-        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        // Without these, a thread takes address space for a heap of its own, and a panic for what it prints.
-        shell.env("MALLOC_ARENA_MAX", "1").env("RUST_BACKTRACE", "0");
-        *command = shell;
-    });
-    let printed = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && printed.contains("went on"), "{output:?}");
-    false
+    work
+}
+
+/// From now on the process gets no more of something than 20 stacks of this size take, in bytes, and a half: not too
+/// little, for std ends the process if a new thread has a stack, but no memory for the one that signals are handled on.
+fn limit(resource: Resource, used: &str, size: usize) {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let used = status.lines().find_map(|line| line.strip_prefix(used)).unwrap();
+    let used: u64 = used.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap();
+    let current = used * 1024 + 20 * size as u64 + size as u64 / 2;
+    setrlimit(resource, Rlimit { current: Some(current), ..getrlimit(resource) }).unwrap();
 }
 
 /// A guest that waits, and ends in one way or another.
@@ -66,18 +67,6 @@ fn guest(engine: &Engine) -> (Store<()>, Func) {
     let instance = Instance::new(&mut store, &module, &[wait.into()]).unwrap();
     let run = instance.get_func(&mut store, "run").unwrap();
     (store, run)
-}
-
-fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
-}
-
-fn finish<F: Future + Unpin>(mut future: F) -> F::Output {
-    loop {
-        if let Poll::Ready(output) = poll(&mut future) {
-            return output;
-        }
-    }
 }
 
 fn is_out(error: &Error) -> bool {
@@ -120,7 +109,7 @@ fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> 
             .zip(&params)
             .map(|(((stack, (store, run)), results), params)| run.call_on(stack, store, params, results))
             .collect();
-        assert!(calls.iter_mut().all(|call| poll(call).is_pending()));
+        assert!(calls.iter_mut().all(|call| poll_once(call).is_pending()));
 
         let (mut store, forgotten_run) = guest(&engine);
         let mut neighbours: Vec<_> = (0..5).map(|_| S::new(size).unwrap()).collect();
@@ -131,7 +120,7 @@ fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> 
         // A stack whose call is forgotten needs memory, or a thread, anew.
         let (param, mut squared) = ([Val::I32(2)], [Val::I32(0)]);
         let mut forgotten = forgotten_run.call_on(&mut reused, &mut store, &param, &mut squared);
-        assert!(poll(&mut forgotten).is_pending());
+        assert!(poll_once(&mut forgotten).is_pending());
         mem::forget(forgotten);
         mem::forget(store);
         let (store, run) = &mut spare;
@@ -144,12 +133,12 @@ fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> 
             match n {
                 0 => drop(call),
                 1 => {
-                    let Poll::Ready(result) = poll(&mut call) else { panic!("it traps") };
+                    let Poll::Ready(result) = poll_once(&mut call) else { panic!("it traps") };
                     assert_eq!(result.unwrap_err().downcast_ref(), Some(&Trap::UnreachableCodeReached));
                 }
                 _ => {
-                    assert!(poll(&mut call).is_pending());
-                    let Poll::Ready(result) = poll(&mut call) else { panic!("it returns") };
+                    assert!(poll_once(&mut call).is_pending());
+                    let Poll::Ready(result) = poll_once(&mut call) else { panic!("it returns") };
                     result.unwrap();
                 }
             }
@@ -162,7 +151,6 @@ fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> 
         finish(run.call_on(&mut reused, store, &param, &mut squared)).unwrap();
         assert_eq!(squared[0].unwrap_i32(), 4, "round {round}");
     }
-    println!("went on");
 }
 
 /// The tests for one kind of stack.
@@ -173,21 +161,27 @@ macro_rules! runs_out {
 
         #[test]
         fn address_space() {
-            if super::limited("-v 1500000") {
-                super::others_go_on::<$stack, _>(SIZE, || super::exhaust::<$stack>(SIZE));
+            if super::limits_work() && super::alone() {
+                super::others_go_on::<$stack, _>(SIZE, || {
+                    super::limit(super::Resource::As, "VmSize", SIZE);
+                    super::exhaust::<$stack>(SIZE)
+                });
             }
         }
 
         #[test]
         fn private_memory() {
-            if super::limited("-d 1000000") {
-                super::others_go_on::<$stack, _>(SIZE, || super::exhaust::<$stack>(SIZE));
+            if super::limits_work() && super::alone() {
+                super::others_go_on::<$stack, _>(SIZE, || {
+                    super::limit(super::Resource::Data, "VmData", SIZE);
+                    super::exhaust::<$stack>(SIZE)
+                });
             }
         }
 
         #[test]
         fn mappings() {
-            if super::limited("-c 0") {
+            if super::alone() {
                 super::others_go_on::<$stack, _>(1 << 20, super::Mappings::all);
             }
         }
@@ -209,14 +203,18 @@ struct Mappings(Vec<(*mut c_void, usize)>);
 
 impl Mappings {
     fn all() -> Self {
+        const PAGES: usize = 100_000;
         let page = page_size();
         let mut mappings = Self(Vec::with_capacity(1000));
         // Every other page with other rights is a mapping of its own.
-        let len = 200_000 * page;
-        let mut next = mappings.map(len, ProtFlags::empty()).unwrap();
-        // SAFETY: within the mapping that was just made, which nobody else uses.
-        while let Ok(()) = unsafe { mprotect(next, page, MprotectFlags::READ) } {
-            next = next.wrapping_byte_add(2 * page);
+        'all: while let Ok(start) = mappings.map(PAGES * page, ProtFlags::empty()) {
+            for number in (0..PAGES).step_by(2) {
+                let next = start.wrapping_byte_add(number * page);
+                // SAFETY: within the mapping that was just made, which nobody else uses.
+                if unsafe { mprotect(next, page, MprotectFlags::READ) }.is_err() {
+                    break 'all;
+                }
+            }
         }
         // The very last ones.
         while mappings.map(page, ProtFlags::READ).is_ok() && mappings.map(page, ProtFlags::empty()).is_ok() {}

@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::frame::Frame;
 use crate::{Error, Result};
-use wasmtime::{AsContextMut, StoreContextMut};
+use wasmtime::{AsContextMut, Engine, StoreContextMut};
 
 #[cfg(fiber_stack)]
 mod fiber;
@@ -46,6 +46,8 @@ pub const DEFAULT_SIZE: usize = 2 << 20;
 
 /// The least size of a stack, in bytes.
 const MIN_SIZE: usize = 64 << 10;
+/// What a stack must have besides what guests may use, in bytes: for the entry, and for what a guest near its limit calls.
+const HOST_ROOM: usize = 32 << 10;
 /// The greatest size of a stack, in bytes: above what any system has to give, below where sums overflow.
 const MAX_SIZE: usize = usize::MAX >> 2;
 
@@ -56,6 +58,14 @@ fn check_size(size: usize) -> Result<usize, Error> {
     } else {
         Err(Error::StackSize { size, min: MIN_SIZE, max: MAX_SIZE })
     }
+}
+
+/// Checks that guests are stopped by wasmtime's limit before they come to the end of a stack.
+#[inline]
+pub(crate) fn check_room(size: usize, engine: &Engine) -> Result<(), Error> {
+    let min = engine.get_max_wasm_stack().saturating_add(HOST_ROOM);
+    // Guests in Pulley's bytecode have a stack of their own.
+    if size >= min || engine.is_pulley() { Ok(()) } else { Err(Error::StackSize { size, min, max: MAX_SIZE }) }
 }
 
 /// A stack that calls run on, one at a time, call after call.
@@ -77,8 +87,8 @@ fn check_size(size: usize) -> Result<usize, Error> {
 /// An idle stack can be sent to another thread. The trait is sealed: its two backends are
 /// [`FiberStack`](crate::FiberStack) and, with the feature `thread-backend`, `ThreadStack`.
 pub trait Stack: Backend {
-    /// Makes a stack of `size` bytes, rounded up to pages. [`DEFAULT_SIZE`] fits wasmtime's default configuration;
-    /// after a change of `Config::max_wasm_stack` it must be larger than that by what host functions need.
+    /// Makes a stack of `size` bytes. [`DEFAULT_SIZE`] fits wasmtime's default configuration; where
+    /// `Config::max_wasm_stack` was changed, it must be larger than that by what host functions need, at least 32 KiB.
     ///
     /// # Errors
     ///
@@ -86,7 +96,7 @@ pub trait Stack: Backend {
     /// operating system has none to give.
     fn new(size: usize) -> Result<Self, Error>;
 
-    /// The size in bytes, without the guard page.
+    /// The size that was asked for, in bytes. The stack may be larger, by less than a page.
     fn size(&self) -> usize;
 
     /// Runs `f` on this stack. It may call wasm, instantiate modules, and wait for futures in the middle of any of it,
@@ -95,12 +105,15 @@ pub trait Stack: Backend {
     /// Every other way to call is this one with a given `f`. Nothing runs before the first poll.
     ///
     /// A store that is already inside a call on the stack that this code runs on stays there: `f` then runs right
-    /// here, within the first poll, and this stack is left alone. (wasmtime keeps one stack limit a store.)
+    /// here, within the first poll, and this stack is left alone. (wasmtime keeps one stack limit a store. So do not
+    /// enter a store that is inside a call on another stack by wasmtime's own functions, which do not look: its guests
+    /// would trap early, or find the end of the stack by themselves.)
     ///
     /// # Errors
     ///
-    /// Whatever `f` returns; [`Error::StackMemory`] or [`Error::ThreadSpawn`] if the stack must be made anew and
-    /// cannot; [`Error::ReEntry`] if the store is inside a call that was entered on another stack.
+    /// Whatever `f` returns; [`Error::StackSize`] if the stack is too small for what the store's engine lets guests use;
+    /// [`Error::StackMemory`], [`Error::ThreadSpawn`] or [`Error::Fibers`] if the stack must be made anew, or for another
+    /// thread, and cannot; [`Error::ReEntry`] if the store is inside a call that was entered on another stack.
     ///
     /// # Panics
     ///

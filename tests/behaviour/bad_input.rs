@@ -1,13 +1,14 @@
 //! What is refused, how that is said, and that stack and store can be used after it.
 
-use crate::support::futures::{finish, pending, poll_caught};
+use crate::common::futures::{finish, pending, poll_caught};
 use crate::support::guest::{assert_usable, export, guest, runner, stack, store};
 use crate::support::{AnyStack, Code, Host, matrix};
-use wasmtime::{Caller, Func, FuncType, Linker, Module, Result, Store, Val, ValType};
+use wasmtime::{Caller, Engine, Func, FuncType, Linker, Module, Result, Store, Trap, Val, ValType};
 use wasmtime_async::{DEFAULT_SIZE, Error, FuncExt, LinkerExt, StoreExt, suspend_until, yield_now};
 
 matrix!(
     sizes_of_stacks,
+    stacks_smaller_than_what_guests_may_use,
     parameters,
     results,
     signatures,
@@ -45,12 +46,41 @@ fn sizes_of_stacks<S: AnyStack>(code: Code) -> Result<()> {
         assert!(error.to_string().contains(&max.to_string()), "{error}");
     }
 
-    // The least size that is allowed works, for guests that need little; and one that is no number of pages.
+    // The least size that is allowed works where guests may use little; and one that is no number of pages.
+    let engine = Engine::new(code.config().max_wasm_stack(32 << 10))?;
     for size in [64 << 10, (100 << 10) + 1, DEFAULT_SIZE] {
         let mut stack = S::new(size)?;
-        assert!(stack.size() >= size, "{} bytes", stack.size());
-        let mut store = store(code);
-        assert_eq!(finish(stack.go(&mut store, |_| Ok(suspend_until(async { 5 })?)))?, 5);
+        assert_eq!(stack.size(), size);
+        assert_usable(&mut stack, &mut Store::new(&engine, Host::default()))?;
+    }
+    Ok(())
+}
+
+/// Nothing runs on a stack on which a guest without end would come to the guard page before it comes to its limit.
+fn stacks_smaller_than_what_guests_may_use<S: AnyStack>(code: Code) -> Result<()> {
+    let (limit, room) = (512 << 10, 32 << 10);
+    for (size, fits) in [(limit, false), (limit + room - 1, false), (limit + room, true)] {
+        let engine = Engine::new(code.config().max_wasm_stack(limit))?;
+        let (mut stack, mut store) = (S::new(size)?, Store::new(&engine, Host::default()));
+        let endless = runner(&mut store, r#"(module (func (export "run") (call 0)))"#, [])?;
+        let mut ran = false;
+        let error = finish(stack.go(&mut store, |store| {
+            ran = true;
+            endless.call(store, &[], &mut [])
+        }));
+        let error = error.expect_err("it does not end by itself");
+        // Pulley's guests have a stack of their own.
+        let fits = fits || code == Code::Pulley;
+        assert_eq!(ran, fits, "{size}");
+        match error.downcast_ref() {
+            Some(&Error::StackSize { size: told, min, .. }) => {
+                assert_eq!((told, min, fits), (size, limit + room, false));
+            }
+            _ => assert_eq!((error.downcast_ref(), fits), (Some(&Trap::StackOverflow), true)),
+        }
+        // The stack is as good as before, for other engines.
+        let engine = Engine::new(code.config().max_wasm_stack(64 << 10))?;
+        assert_usable(&mut stack, &mut Store::new(&engine, Host::default()))?;
     }
     Ok(())
 }
@@ -223,7 +253,7 @@ fn without_a_stack<S: AnyStack>(code: Code) -> Result<()> {
 
     // While a call is suspended, its poller is not on its stack.
     let mut call = stack.go(&mut store, |_| Ok(suspend_until(pending(1))?));
-    assert!(crate::support::futures::poll_once(&mut call).is_pending());
+    assert!(crate::common::futures::poll_once(&mut call).is_pending());
     assert_not_on_stack(yield_now().map_err(Into::into));
     finish(call)?;
     assert_not_on_stack(yield_now().map_err(Into::into));

@@ -1,6 +1,6 @@
 //! Calls that are dropped before they end.
 
-use crate::support::futures::{pending, poll_once};
+use crate::common::futures::{pending, poll_once};
 use crate::support::guest::{assert_usable, export, guest, runner, stack, store};
 use crate::support::{AnyStack, Code, Host, Log, matrix};
 use std::any::Any;
@@ -485,7 +485,7 @@ fn within_another_call<S: AnyStack>(code: Code) -> Result<()> {
     assert_eq!(other_log.take(), ["dropped one of 2"]);
     drop(waiting);
     assert_eq!(log.take().len(), 2);
-    crate::support::futures::finish(call)?;
+    crate::common::futures::finish(call)?;
     assert_usable(&mut stack, &mut store)?;
     assert_usable(&mut other_stack, &mut other_store)
 }

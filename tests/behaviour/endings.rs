@@ -1,6 +1,6 @@
 //! How calls end by themselves: results, traps, errors and panics. After each, stack and store are used again.
 
-use crate::support::futures::{finish, pending, poll_caught, poll_once};
+use crate::common::futures::{finish, pending, poll_caught, poll_once};
 use crate::support::guest::{assert_usable, export, guest, runner, stack, store};
 use crate::support::{AnyStack, Code, Host, matrix};
 use futures::future::FusedFuture;

@@ -1,7 +1,7 @@
 //! Calls that are forgotten: nothing of theirs runs any more, and nothing of theirs is used for anything else.
 #![expect(unsafe_code, reason = "looks at memory that must still be there")]
 
-use crate::support::futures::poll_once;
+use crate::common::futures::poll_once;
 use crate::support::guest::{assert_usable, runner, stack, store};
 use crate::support::{AnyStack, Code, matrix};
 use std::future::Future;

@@ -1,6 +1,6 @@
 //! Async host functions of every signature, and calls with every type.
 
-use crate::support::futures::{finish, pending, poll_once};
+use crate::common::futures::{finish, pending, poll_once};
 use crate::support::guest::{assert_usable, guest, runner, stack, store};
 use crate::support::{AnyStack, Code, Host, matrix};
 use std::cell::Cell;

@@ -1,27 +1,38 @@
 //! What lies below a stack.
 
-use crate::child;
-use crate::support::futures::finish;
+use crate::common::child;
+use crate::common::futures::finish;
 use crate::support::guest::{stack, store};
 use crate::support::{AnyStack, Code, matrix};
 use std::hint::black_box;
+use std::process;
 use wasmtime::Result;
 
 matrix!(overflow_of_a_host_function_ends_the_process);
 
 /// A host function that recurses without end comes to a guard page, and not to memory of something else's.
 fn overflow_of_a_host_function_ends_the_process<S: AnyStack>(code: Code) -> Result<()> {
-    fn recurse(depth: usize) -> usize {
-        let mut words = [depth; 16];
-        black_box(&mut words);
-        if depth == usize::MAX { 0 } else { recurse(depth + 1) + words[3] }
+    /// Recurses until it is stopped, or until it is below a stack that ends at `end`.
+    fn recurse(end: usize) -> usize {
+        let mut words = [end; 16];
+        let here = black_box(&mut words).as_ptr().addr();
+        if here < end {
+            // In a way that the parent takes for success, which it must not be.
+            process::exit(0);
+        }
+        recurse(end) + words[3]
     }
 
     if child::is_child() {
         let mut stack = stack::<S>();
-        // Neighbours on both sides, as likely as not.
+        // Something to run into: what is mapped later lies below, as likely as not.
         let _others: [S; 4] = std::array::from_fn(|_| self::stack());
-        let result = finish(stack.go(&mut store(code), |_| Ok(recurse(0))));
+        let size = stack.size();
+        let result = finish(stack.go(&mut store(code), |_| {
+            // Some way from the top, so that this is in the guard page, or below it.
+            let mut here = 0_u8;
+            Ok(recurse(std::ptr::from_mut(black_box(&mut here)).addr() - size))
+        }));
         panic!("went on with {result:?}");
     }
     let output = child::run(|_| ());

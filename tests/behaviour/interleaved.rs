@@ -1,8 +1,8 @@
 //! Many calls in flight on one thread, resumed and dropped in random order, with every kind of ending. What one call
 //! computes and how it ends must not depend on any other.
 
-use crate::support::futures::{CountingWaker, pending};
-use crate::support::random::Random;
+use crate::common::futures::{CountingWaker, pending};
+use crate::common::random::Random;
 use crate::support::{AnyStack, Code, many, matrix};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

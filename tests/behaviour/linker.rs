@@ -1,6 +1,6 @@
 //! Async host functions by name, shared by stores, and instantiation on a stack.
 
-use crate::support::futures::{finish, pending, poll_once};
+use crate::common::futures::{finish, pending, poll_once};
 use crate::support::guest::{assert_usable, export, stack, store};
 use crate::support::{AnyStack, Code, Host, matrix};
 use std::future::Future;

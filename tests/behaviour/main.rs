@@ -11,9 +11,8 @@
 mod auto_traits;
 mod bad_input;
 mod cancel;
-#[path = "../thread_backend/child.rs"]
-#[allow(dead_code, reason = "shared with other tests")]
-mod child;
+#[path = "../common/mod.rs"]
+mod common;
 mod endings;
 mod engine_features;
 mod forget;

@@ -1,8 +1,8 @@
 //! Calls within calls: in the same store, in others, on the same stack and on others.
 
-use crate::support::futures::{finish, pending, poll_caught, poll_once};
+use crate::common::futures::{finish, pending, poll_caught, poll_once};
+use crate::common::random::Random;
 use crate::support::guest::{assert_usable, export, guest, runner, stack, store};
-use crate::support::random::Random;
 use crate::support::{AnyStack, Code, Host, matrix};
 use futures::future::LocalBoxFuture;
 use std::hint::black_box;
@@ -455,12 +455,12 @@ fn reentry_after_a_plain_call_of_a_host_function<S: AnyStack>(code: Code) -> Res
     let recurse = export(&mut store, &instance, "recurse");
     let inner = export(&mut store, &instance, "inner");
     let back = Func::wrap(&mut store, move |mut caller: Caller<'_, Host>| {
-        // Allocated in both directions, so that some of them lie above and some below.
-        for _ in 0..4 {
-            let mut spare = stack::<S>();
-            assert_reentry(finish(recurse.call_on(&mut spare, &mut caller, &[], &mut [])));
+        // All at once, so that some of them lie above this stack and some below.
+        let mut spares: [S; 4] = std::array::from_fn(|_| stack());
+        for spare in &mut spares {
+            assert_reentry(finish(recurse.call_on(spare, &mut caller, &[], &mut [])));
             let typed = inner.get_async(&caller).get1::<i32, i32>().expect("has this type");
-            assert_reentry(finish(typed.call(&mut spare, &mut caller, (1,))));
+            assert_reentry(finish(typed.call(spare, &mut caller, (1,))));
             assert_reentry(finish(spare.go(&mut caller, |_| Ok(()))));
         }
     });
@@ -816,7 +816,7 @@ mod with_wasmtimes_own {
 fn fiber_and_thread_stacks_in_turn() {
     use wasmtime_async::{FiberStack, ThreadStack};
 
-    crate::support::guarded("fiber_and_thread_stacks_in_turn", || {
+    crate::common::watchdog::watched(|_| {
         let mut random = Random::from_environment();
         let mut climbs = Vec::new();
         for ending in ENDINGS {

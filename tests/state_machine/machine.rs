@@ -481,6 +481,10 @@ pub(crate) fn run(seed: u64, sequences: u64) {
         }
     }
     let model = model();
+    for ending in ["Returned", "Failed", "Panicked", "Trapped", "Dropped", "Forgotten"] {
+        // Few sequences may go without.
+        assert!(model.counts.contains_key(ending) || sequences < 100, "no call ended as {ending}: {:?}", model.counts);
+    }
     println!(
         "sequences={sequences} {:?} forgotten_fibers={} forgotten_threads={}",
         model.counts, model.forgotten_fibers, model.forgotten_threads

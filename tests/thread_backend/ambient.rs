@@ -1,7 +1,7 @@
 //! What surrounds a call's code on the stack's thread.
 
-use crate::poll;
-use crate::watchdog::watched;
+use crate::common::futures::poll_once;
+use crate::common::watchdog::watched;
 use futures::executor::block_on;
 use std::cell::RefCell;
 use std::panic::resume_unwind;
@@ -60,20 +60,20 @@ fn each_stretch_has_what_its_poller_had() {
         });
         let mut call = f.call_on(&mut stack, &mut store, &[], &mut []);
         TITLE.set("one".to_owned());
-        assert!(poll(&mut call).is_pending());
+        assert!(poll_once(&mut call).is_pending());
         assert_eq!(loans.load(Ordering::Relaxed), 0, "not left before control was");
         TITLE.set("two".to_owned());
-        assert!(poll(&mut call).is_pending());
+        assert!(poll_once(&mut call).is_pending());
         at.note("poller", "polls from another thread");
         thread::scope(|scope| {
             scope.spawn(|| {
                 TITLE.set("three".to_owned());
-                assert!(poll(&mut call).is_pending());
+                assert!(poll_once(&mut call).is_pending());
             });
         });
         TITLE.set("four".to_owned());
         // The last stretch is the one of the drop.
-        assert!(poll(&mut call).is_ready());
+        assert!(poll_once(&mut call).is_ready());
         drop(call);
         assert_eq!(*store.data(), ["one", "two", "three", "four"]);
         assert_eq!((loans.load(Ordering::Relaxed), title()), (0, "four".to_owned()));
@@ -97,7 +97,7 @@ fn a_cancelled_call_has_what_the_dropping_thread_has() {
             Ok(yield_now()?)
         });
         TITLE.set("polled".to_owned());
-        assert!(poll(&mut call).is_pending());
+        assert!(poll_once(&mut call).is_pending());
         TITLE.set("dropped".to_owned());
         drop(call);
         assert_eq!((loans.load(Ordering::Relaxed), &**store.data()), (0, "dropped"));
@@ -118,7 +118,7 @@ fn a_stack_keeps_its_hook_for_all_its_calls() {
         // Also on the thread that it gets after a call was forgotten.
         let mut forgotten = Store::new(&engine, ());
         let mut call = stack.run(&mut forgotten, |_| Ok(yield_now()?));
-        assert!(poll(&mut call).is_pending());
+        assert!(poll_once(&mut call).is_pending());
         std::mem::forget(call);
         std::mem::forget(forgotten);
         at.note("poller", "next call");
@@ -162,8 +162,8 @@ fn panics_of_the_hook_do_not_reach_the_call() {
                 yield_now()?;
                 Ok(thread::current().id())
             });
-            assert!(poll(&mut call).is_pending());
-            let Poll::Ready(Ok(during)) = poll(&mut call) else { panic!("{place}") };
+            assert!(poll_once(&mut call).is_pending());
+            let Poll::Ready(Ok(during)) = poll_once(&mut call) else { panic!("{place}") };
             assert_eq!(during, before);
             drop(call);
             let after = block_on(stack.run(&mut store, |_| Ok(thread::current().id()))).unwrap();
@@ -287,15 +287,15 @@ mod tokio_runtime {
                 }
                 Ok(seen)
             });
-            assert!(poll(&mut call).is_pending());
+            assert!(poll_once(&mut call).is_pending());
             let runtime = runtime();
             {
                 let _entered = runtime.enter();
-                assert!(poll(&mut call).is_pending());
+                assert!(poll_once(&mut call).is_pending());
             }
             drop(runtime);
-            assert!(poll(&mut call).is_pending());
-            let Poll::Ready(Ok(seen)) = poll(&mut call) else { panic!() };
+            assert!(poll_once(&mut call).is_pending());
+            let Poll::Ready(Ok(seen)) = poll_once(&mut call) else { panic!() };
             assert_eq!(seen, [false, true, false]);
         });
     }
@@ -347,8 +347,8 @@ mod tokio_runtime {
                 Ok(())
             });
             at.note("poller", "polls");
-            assert!(poll(&mut call).is_pending());
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| poll(&mut call).is_ready()));
+            assert!(poll_once(&mut call).is_pending());
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| poll_once(&mut call).is_ready()));
             assert!(outcome.is_err());
             drop(call);
             at.note("poller", "next call");

@@ -1,7 +1,8 @@
 //! Control crosses from thread to thread: who runs where, who polls, who drops.
 
-use crate::watchdog::watched;
-use crate::{Gate, poll};
+use crate::Gate;
+use crate::common::futures::poll_once;
+use crate::common::watchdog::{this_thread, threads, watched};
 use futures::executor::block_on;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -11,7 +12,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
-use std::time::{Duration, Instant};
 use wasmtime::{Caller, Engine, Func, Linker, Module, Result, Store, Trap, Val};
 use wasmtime_async::{DEFAULT_SIZE, Error, FuncExt, LinkerExt, Stack, ThreadStack, suspend_until, yield_now};
 
@@ -140,10 +140,10 @@ fn each_poll_from_another_thread() {
         for n in 0..20 {
             at.note("poller", format_args!("poll {n}"));
             thread::scope(|scope| {
-                scope.spawn(|| assert!(poll(&mut call).is_pending()));
+                scope.spawn(|| assert!(poll_once(&mut call).is_pending()));
             });
         }
-        assert!(matches!(poll(&mut call), Poll::Ready(Ok(50))));
+        assert!(matches!(poll_once(&mut call), Poll::Ready(Ok(50))));
         drop(call);
         assert_eq!(store.data().waits.get(), 20);
         let threads = &store.data().threads;
@@ -158,7 +158,7 @@ fn dropped_by_another_thread() {
         let (mut store, instance) = instance(&Engine::default(), &mut stack, 10).unwrap();
         let go = instance.get_func(&mut store, "go").unwrap().get_async(&store).get1::<i32, i32>().unwrap();
         let mut call = go.call(&mut stack, &mut store, (4,));
-        assert!(poll(&mut call).is_pending());
+        assert!(poll_once(&mut call).is_pending());
         at.note("poller", "drop by another thread");
         thread::scope(|scope| scope.spawn(move || drop(call)).join()).unwrap();
         at.note("poller", "next call");
@@ -167,7 +167,7 @@ fn dropped_by_another_thread() {
 }
 
 /// A call on a stack of its own for each level, each polled by a host function of the one before; the innermost waits.
-fn nest(engine: &Engine, depth: u32, gate: &Gate, at: &crate::watchdog::Whereabouts) -> Result<u32> {
+fn nest(engine: &Engine, depth: u32, gate: &Gate, at: &crate::common::watchdog::Whereabouts) -> Result<u32> {
     if depth == 0 {
         at.note("innermost", "waits");
         suspend_until(gate.wait())?;
@@ -192,13 +192,13 @@ fn polled_within_a_worker_of_another_stack() {
             let (inner, passed, notes) = (engine.clone(), gate.clone(), at.clone());
             let mut call = stack.run(&mut store, move |_| nest(&inner, 5, &passed, &notes));
             at.note("poller", "first poll");
-            assert!(poll(&mut call).is_pending());
+            assert!(poll_once(&mut call).is_pending());
             at.note("poller", "second poll");
-            assert!(poll(&mut call).is_pending());
+            assert!(poll_once(&mut call).is_pending());
             if open {
                 gate.open();
                 at.note("poller", "last poll");
-                assert!(matches!(poll(&mut call), Poll::Ready(Ok(5))));
+                assert!(matches!(poll_once(&mut call), Poll::Ready(Ok(5))));
                 // For the second round.
                 gate.0.lock().unwrap().0 = false;
             } else {
@@ -223,7 +223,7 @@ fn suspended(gate: &Gate, ended: &Arc<AtomicU32>) -> Box<dyn Send> {
             })
             .await
     });
-    assert!(poll(&mut task).is_pending());
+    assert!(poll_once(&mut task).is_pending());
     Box::new(Mutex::new(task))
 }
 
@@ -245,7 +245,7 @@ fn dropped_within_a_host_function() {
             std::future::pending::<()>().await;
         });
         let mut call = f.call_on(&mut stack, &mut store, &[], &mut []);
-        assert!(poll(&mut call).is_pending());
+        assert!(poll_once(&mut call).is_pending());
         at.note("poller", "drops a call whose destructors drop another");
         drop(call);
         assert_eq!(ended.load(Ordering::Relaxed), 2);
@@ -259,7 +259,7 @@ fn a_store_inside_a_call_does_not_enter_another_stack() {
         let f = Func::wrap(&mut store, |mut caller: Caller<'_, ()>| -> Result<i32> {
             let here = thread::current().id();
             let mut stack = ThreadStack::new(DEFAULT_SIZE)?;
-            let there = poll(&mut stack.run(&mut caller, |_| Ok(thread::current().id())));
+            let there = poll_once(&mut stack.run(&mut caller, |_| Ok(thread::current().id())));
             Ok(i32::from(matches!(there, Poll::Ready(Ok(there)) if there == here)))
         });
         let f = f.get_async(&store).get0::<i32>().unwrap();
@@ -342,7 +342,7 @@ fn dropped_while_the_poller_panics() {
                 // The poller's panic goes on, not this one.
                 resume_unwind(Box::new("of the worker"));
             });
-            assert!(poll(&mut call).is_pending());
+            assert!(poll_once(&mut call).is_pending());
             at.note("poller", "panics");
             resume_unwind(Box::new("of the poller"));
         }))
@@ -350,6 +350,13 @@ fn dropped_while_the_poller_panics() {
         assert_eq!((payload.downcast_ref(), *store.data()), (Some(&"of the poller"), 1));
         assert_eq!(block_on(stack.run(&mut store, |store| Ok(*store.data()))).unwrap(), 1);
     });
+}
+
+/// Waits until a thread of this process sleeps, where the system tells.
+fn wait_until_asleep(id: Option<&str>) {
+    while threads().iter().any(|thread| Some(&*thread.id) == id && thread.state != 'S') {
+        thread::yield_now();
+    }
 }
 
 /// An executor may sleep in `thread::park`, whose wake-ups are one token a thread. Waiting for the worker must leave it.
@@ -365,20 +372,20 @@ fn wake_ups_of_the_pollers_thread_are_not_swallowed() {
         let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
         let mut store = Store::new(&Engine::default(), ());
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let poller = this_thread();
         for round in 0..100 {
-            let mut call = pin!(stack.run(&mut store, |_| {
+            let poller = poller.clone();
+            let mut call = pin!(stack.run(&mut store, move |_| {
                 let mut polls = 0;
                 Ok(suspend_until(std::future::poll_fn(|cx| {
                     polls += 1;
                     if polls == 3 {
                         return Poll::Ready(());
                     }
-                    // Long enough for the poller to have gone to sleep.
-                    let begun = Instant::now();
-                    while begun.elapsed() < Duration::from_micros(200) {}
+                    // It sleeps when it is woken, and then again.
+                    wait_until_asleep(poller.as_deref());
                     cx.waker().wake_by_ref();
-                    let begun = Instant::now();
-                    while begun.elapsed() < Duration::from_micros(200) {}
+                    wait_until_asleep(poller.as_deref());
                     Poll::Pending
                 }))?)
             }));
@@ -415,12 +422,12 @@ mod with_fibers {
                 });
                 at.note("poller", "first polls");
                 for _ in 0..10 {
-                    assert!(poll(&mut call).is_pending());
+                    assert!(poll_once(&mut call).is_pending());
                 }
                 if open {
                     gate.open();
                     at.note("poller", "last poll");
-                    assert!(matches!(poll(&mut call), Poll::Ready(Ok(20))));
+                    assert!(matches!(poll_once(&mut call), Poll::Ready(Ok(20))));
                     gate.0.lock().unwrap().0 = false;
                 } else {
                     at.note("poller", "drop");
@@ -455,9 +462,9 @@ mod with_fibers {
             });
             for n in 0..4 {
                 at.note("poller", format_args!("poll {n}"));
-                assert!(poll(&mut call).is_pending());
+                assert!(poll_once(&mut call).is_pending());
             }
-            assert!(matches!(poll(&mut call), Poll::Ready(Ok(10))));
+            assert!(matches!(poll_once(&mut call), Poll::Ready(Ok(10))));
         });
     }
 }

@@ -1,16 +1,16 @@
 //! How many threads there are, and what happens when there are no more.
 
-use crate::child;
-use crate::watchdog::{threads, watched};
-use crate::{Gate, poll};
+use crate::Gate;
+use crate::common::futures::poll_once;
+use crate::common::random::Random;
+use crate::common::watchdog::{threads, watched};
+use crate::common::{child, number};
 use futures::executor::block_on;
-use std::collections::HashSet;
-use std::env;
 use std::process;
 use std::task::Poll;
 use std::thread::{self, ThreadId};
 use std::time::Duration;
-use wasmtime::{Engine, Func, Module, Store};
+use wasmtime::{Config, Engine, Func, Module, Store};
 use wasmtime_async::{Call, DEFAULT_SIZE, Error, FuncExt, Stack, ThreadStack, suspend_until, yield_now};
 
 fn thread_of(stack: &mut ThreadStack) -> ThreadId {
@@ -30,7 +30,7 @@ fn sizes_that_cannot_work() {
 fn smallest_size_runs_a_closure_that_waits() {
     watched(|at| {
         let mut stack = ThreadStack::new(64 << 10).unwrap();
-        let mut store = Store::new(&Engine::default(), 1);
+        let mut store = Store::new(&Engine::new(Config::new().max_wasm_stack(32 << 10)).unwrap(), 1);
         let call = stack.run(&mut store, |store| {
             yield_now()?;
             Ok(*store.data())
@@ -38,18 +38,6 @@ fn smallest_size_runs_a_closure_that_waits() {
         at.note("poller", "polls");
         assert_eq!(block_on(call).unwrap(), 1);
     });
-}
-
-/// Makes stacks until there is no thread to be had for one more.
-fn exhaust(size: usize) -> (Vec<ThreadStack>, Error) {
-    let mut stacks = Vec::new();
-    loop {
-        match ThreadStack::new(size) {
-            Ok(stack) => stacks.push(stack),
-            Err(error) => return (stacks, error),
-        }
-        assert!(stacks.len() < 20_000, "nothing limits the number of threads");
-    }
 }
 
 #[test]
@@ -68,72 +56,13 @@ fn a_size_that_the_system_has_not_got() {
     });
 }
 
-/// In a process with little address space: what there is goes on.
 #[test]
-#[cfg(target_os = "linux")]
-fn no_thread_to_be_had() {
-    if !child::is_child() {
-        if child::emulator().is_some() {
-            println!("left out: the limit would be the emulator's");
-            return;
-        }
-        let output = child::run(|command| {
-            let program = command.get_program().to_owned();
-            let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-            let limited = "ulimit -v 1500000; exec \"$0\" \"$@\"";
-            let mut shell = process::Command::new("sh");
-            shell.arg("-c").arg(limited).arg(program).args(args);
-            shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-            // With these, a thread takes address space for a heap of its own, and a panic for what it prints.
-            shell.env("MALLOC_ARENA_MAX", "1").env("RUST_BACKTRACE", "0");
-            *command = shell;
-        });
-        assert!(output.status.success(), "{output:?}");
+fn threads_go_to_the_next_stack_of_their_size() {
+    // Other tests share the cache.
+    if !child::alone() {
         return;
     }
     watched(|at| {
-        let mut config = wasmtime::Config::new();
-        config.memory_reservation(1 << 20).memory_guard_size(1 << 16);
-        let mut store = Store::new(&Engine::new(&config).unwrap(), ());
-        for round in 0..2 {
-            at.note("poller", format_args!("round {round}, waits for the threads of the last"));
-            ThreadStack::end_cached_threads();
-            wait_for_workers(round);
-            at.note("poller", format_args!("round {round}, makes stacks"));
-            let (mut stacks, error) = exhaust(16 << 20);
-            assert!(matches!(error, Error::ThreadSpawn { size, .. } if size == 16 << 20), "{error}");
-            assert!(stacks.len() > 10, "{}", stacks.len());
-            at.note("poller", format_args!("round {round}, uses stacks"));
-            let threads: HashSet<_> = stacks
-                .iter_mut()
-                .map(|stack| {
-                    block_on(stack.run(&mut store, |_| {
-                        yield_now()?;
-                        Ok(thread::current().id())
-                    }))
-                    .unwrap()
-                })
-                .collect();
-            assert_eq!(threads.len(), stacks.len());
-            // A stack whose call is forgotten has no thread left, and gets none.
-            let mut stack = stacks.pop().unwrap();
-            let forgotten = Box::leak(Box::new(Store::new(store.engine(), ())));
-            let mut call = stack.run(forgotten, |_| Ok(yield_now()?));
-            assert!(poll(&mut call).is_pending());
-            std::mem::forget(call);
-            let error = block_on(stack.run(&mut store, |_| Ok(()))).unwrap_err();
-            assert!(matches!(error.downcast_ref(), Some(Error::ThreadSpawn { .. })), "{error:?}");
-            // But can be used again once others are there.
-            drop(stacks);
-            assert_eq!(block_on(stack.run(&mut store, |_| Ok(1))).unwrap(), 1);
-        }
-    });
-}
-
-#[test]
-fn threads_go_to_the_next_stack_of_their_size() {
-    watched(|at| {
-        // Sizes that no other test uses.
         let (small, large) = ((1 << 20) + (3 << 12), (1 << 20) + (5 << 12));
         let mut stack = ThreadStack::new(small).unwrap();
         let first = thread_of(&mut stack);
@@ -161,26 +90,6 @@ fn wait_for_workers(number: usize) {
     }
 }
 
-/// Xorshift.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % n as u64).expect("is smaller than n")
-    }
-
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        (1..items.len()).for_each(|n| items.swap(n, self.below(n + 1)));
-    }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    env::var(name).map_or(default, |value| value.parse().expect("a number"))
-}
-
 #[test]
 #[cfg(target_os = "linux")]
 fn a_thousand_suspended_at_once() {
@@ -188,10 +97,8 @@ fn a_thousand_suspended_at_once() {
         return;
     }
     watched(|at| {
-        let count = usize::try_from(number("THREAD_CALLS", 1000)).unwrap();
-        let seed = number("THREAD_SEED", 0x9e37_79b9_7f4a_7c15);
-        println!("seed={seed}");
-        let mut random = Random(seed.max(1));
+        let count = usize::try_from(number("THREAD_CALLS").unwrap_or(1000)).unwrap();
+        let mut random = Random::from_environment();
         let engine = Engine::default();
         let guest = r#"(module
             (import "" "wait" (func $wait (param i32) (result i32)))
@@ -231,7 +138,7 @@ fn a_thousand_suspended_at_once() {
             .collect();
         for (n, _, call) in &mut calls {
             at.note("poller", format_args!("first poll of {n}"));
-            assert!(poll(call).is_pending());
+            assert!(poll_once(call).is_pending());
         }
         assert_eq!(workers(), count);
         // A third is dropped while suspended, in the midst of the others; the rest go on in random order.
@@ -246,7 +153,7 @@ fn a_thousand_suspended_at_once() {
                 }
                 at.note("poller", format_args!("poll of {n}"));
                 resumed += 1;
-                match poll(call) {
+                match poll_once(call) {
                     Poll::Pending => true,
                     Poll::Ready(sum) => {
                         assert_eq!(sum.unwrap(), *waits * (*waits + 1) / 2);
@@ -307,7 +214,7 @@ fn idle_threads_sleep() {
         let mut calls: Vec<_> =
             places.iter_mut().map(|(stack, store)| stack.run(store, |_| Ok(yield_now()?))).collect();
         for call in &mut calls {
-            assert!(poll(call).is_pending());
+            assert!(poll_once(call).is_pending());
         }
         for stack in &mut idle {
             thread_of(stack);
@@ -351,7 +258,7 @@ fn a_forgotten_call_keeps_its_thread() {
             let mut store = Store::new(&engine, ());
             let mut call: Call<'_, _, _, _> = stack.run(&mut store, |_| Ok(yield_now()?));
             at.note("poller", format_args!("forgets call {n}"));
-            assert!(poll(&mut call).is_pending());
+            assert!(poll_once(&mut call).is_pending());
             std::mem::forget(call);
             std::mem::forget(store);
             at.note("poller", format_args!("uses the stack after {n}"));
@@ -380,7 +287,7 @@ fn process_exits_with_calls_suspended() {
             let store = Box::leak(Box::new(Store::new(&engine, ())));
             let gate = gate.clone();
             let mut call = stack.run(store, move |_| Ok(suspend_until(gate.wait())?));
-            assert!(poll(&mut call).is_pending());
+            assert!(poll_once(&mut call).is_pending());
             std::mem::forget(call);
         }
         // And an idle stack, a worker in the cache, and a call that is in the midst of its work, polled by another

@@ -5,25 +5,19 @@
 //! Two environment variables set how long it takes:
 //!
 //! - `THREAD_CALLS`: how many calls are suspended at once in the test that is about many (1000 unless set);
-//! - `THREAD_SEED`: where its random numbers start.
+//! - `MATRIX_SEED`: where its random numbers start.
 #![cfg(all(feature = "thread-backend", not(feature = "loom")))]
 
 mod ambient;
-mod child;
+#[path = "../common/mod.rs"]
+mod common;
 mod crossing;
 mod limits;
-mod watchdog;
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
-
-/// Polls once, with a waker that does nothing.
-fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
-}
+use std::task::{Poll, Waker};
 
 /// Opens once, for all who wait.
 #[derive(Clone, Default)]

@@ -21,7 +21,7 @@ use std::sync::OnceLock;
 /// an unoptimized build. Pages that are not touched cost nothing.
 pub(super) const PARKING_SIZE: usize = 64 << 10;
 
-/// Keeps Linux from backing stacks by huge pages; other systems want it too, or do not have it.
+/// Keeps Linux from backing stacks by huge pages; Apple's systems do not have it.
 const MAP_STACK: libc::c_int = cfg_select! {
     target_vendor = "apple" => 0,
     _ => libc::MAP_STACK,

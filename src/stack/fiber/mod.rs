@@ -20,10 +20,17 @@ use std::fmt;
 ///
 /// # Thread-local state
 ///
-/// Frames that are suspended share the thread's variables with all that runs meanwhile. Do not suspend while a
-/// thread-local variable is borrowed (`LocalKey::with`) and keep the call in another one: when the thread ends, the
-/// variables are destroyed one by one, and a call that is dropped then goes on with what is there no more. Do not suspend
-/// in guests of an engine with wasmtime's `memory-protection-keys`: the processor's register of them is not parked.
+/// Frames that are suspended share the thread's variables with all that runs meanwhile. So do not suspend
+///
+/// - inside anything that sets a variable of the thread for the time of a closure or of a guard: such things count on
+///   ending in the reverse order of their beginning, which suspended calls need not do. Where the variable is a pointer,
+///   as in `scoped_tls`, it is left dangling; a runtime's or a span's guard is left entered. wasmtime itself does so
+///   around the futures that the event loop of its `component-model-async` polls (`Store::run_concurrent`);
+/// - while a variable is borrowed (`LocalKey::with`), and keep the call in another variable: when the thread ends, they
+///   are destroyed one by one, and a call that is dropped then goes on with what is there no more;
+/// - in guests of an engine with wasmtime's `memory-protection-keys`: the processor's register of them is not parked.
+///
+/// The first two do no harm on a `ThreadStack`, whose calls have a thread, and its variables, to themselves.
 ///
 /// # Memory
 ///

@@ -67,7 +67,7 @@ impl<J: Send + 'static> Cache<J> {
                 Err(SendError(unsent)) => job = unsent,
             }
         };
-        // Room for the one job that a worker has at a time, so that sending never blocks.
+        // Room for one job. To send blocks if the last one has not quite ended, for as long as it takes its worker to do so.
         let (jobs, inbox) = bounded(1);
         let worker = Worker { id, size, jobs };
         let cache = cache.clone();

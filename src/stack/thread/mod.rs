@@ -38,7 +38,11 @@ static CACHE: LazyLock<Arc<Cache<Service>>> =
 ///
 /// Host functions and their futures see the thread-local variables of the stack's thread, not those of the poller's.
 /// What must be carried over is carried by [`set_ambient`](Self::set_ambient). With the feature `tokio`, the current
-/// tokio runtime is carried over without further ado, so that timers, sockets and `tokio::spawn` work in host functions.
+/// tokio runtime is carried over without further ado, so that timers, sockets and `tokio::spawn` work in host functions;
+/// for that, do not keep a guard of `tokio::runtime::Handle::enter` of your own while the stack is suspended.
+///
+/// To locks, too, it is another thread: one that the poller's thread holds while it polls, be it that of
+/// `std::io::Stdout`, is not free for host functions, and polling waits for them.
 ///
 /// # Threads and memory
 ///
@@ -106,7 +110,7 @@ impl ThreadStack {
     /// How many threads of dropped stacks wait for new stacks, at most, in a process.
     pub const CACHED_THREADS: usize = 64;
 
-    /// Ends the threads of dropped stacks that wait for new ones.
+    /// Tells the threads of dropped stacks that wait for new ones to end, and does not wait until they have.
     ///
     /// They end by themselves after a while. This is for those who cannot wait: before a leak checker looks, say.
     pub fn end_cached_threads() {

@@ -1,7 +1,7 @@
 //! Stores, stacks and guests, ready for use.
 
-use super::futures::{finish, pending, poll_once};
 use super::{AnyStack, Code, Host};
+use crate::common::futures::{finish, pending, poll_once};
 use std::task::Poll;
 use wasmtime::{Func, Instance, Module, Result, Store};
 use wasmtime_async::{Carries, DEFAULT_SIZE, FuncExt};

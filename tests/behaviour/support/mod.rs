@@ -1,14 +1,11 @@
 //! What the tests have in common.
 
-pub(crate) mod futures;
 pub(crate) mod guest;
-pub(crate) mod random;
 mod stack;
-mod watchdog;
 
 pub(crate) use stack::{AnyStack, Host, Log};
-pub(crate) use watchdog::guarded;
 
+use crate::common::number;
 use wasmtime::{Config, Engine};
 
 /// What the guests' code is.
@@ -49,11 +46,6 @@ pub(crate) fn many() -> usize {
     number("MATRIX_CALLS").map_or(1000, |calls| usize::try_from(calls).expect("a number of calls"))
 }
 
-fn number(variable: &str) -> Option<u64> {
-    let value = std::env::var(variable).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{variable} is not a number: {value}")))
-}
-
 /// Makes tests out of functions `fn name<S: AnyStack>(code: Code) -> wasmtime::Result<()>`: one for each backend that
 /// the build has, with each kind of code that runs on the target.
 macro_rules! matrix {
@@ -87,7 +79,7 @@ macro_rules! matrix {
         $(
             #[test]
             fn $test() -> wasmtime::Result<()> {
-                $crate::support::guarded(concat!(module_path!(), "::", stringify!($test)), || {
+                $crate::common::watchdog::watched(|_| {
                     super::super::$test::<$stack>($crate::support::Code::$code)
                 })
             }

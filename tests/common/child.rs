@@ -4,7 +4,7 @@ use std::env;
 use std::process::{Command, Output};
 use std::thread;
 
-const MARK: &str = "THREAD_BACKEND_CHILD";
+const MARK: &str = "TEST_IN_CHILD";
 
 /// Whether this process was started by [`run`] for the test that calls this.
 pub(crate) fn is_child() -> bool {
@@ -31,10 +31,15 @@ pub(crate) fn run(prepare: impl FnOnce(&mut Command)) -> Output {
 
 /// Runs the rest of the test in a process of its own, which must succeed. True in that process.
 pub(crate) fn alone() -> bool {
+    alone_with(|_| ())
+}
+
+/// The same, with `prepare` done to the command.
+pub(crate) fn alone_with(prepare: impl FnOnce(&mut Command)) -> bool {
     if is_child() {
         return true;
     }
-    let output = run(|_| ());
+    let output = run(prepare);
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
     false

@@ -2,7 +2,7 @@
 
 use super::number;
 
-/// xorshift64*: small, and random enough to mix up an order.
+/// `xorshift64*`: small, and random enough to mix up an order.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -39,5 +39,11 @@ impl Random {
 
     pub(crate) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
+    }
+
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for end in (1..items.len()).rev() {
+            items.swap(end, self.below(end + 1));
+        }
     }
 }

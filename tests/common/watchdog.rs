@@ -55,6 +55,8 @@ fn report(notes: &Whereabouts) -> String {
 /// A thread of this process.
 #[derive(Debug)]
 pub(crate) struct Thread {
+    /// What the system calls it.
+    pub(crate) id: String,
     pub(crate) name: String,
     /// `R` for running, `S` for asleep, and others.
     pub(crate) state: char,
@@ -74,6 +76,7 @@ pub(crate) fn threads() -> Vec<Thread> {
             let (name, fields) = stat.split_once('(')?.1.rsplit_once(") ")?;
             let fields: Vec<_> = fields.split(' ').collect();
             Some(Thread {
+                id: path.file_name()?.to_str()?.to_owned(),
                 name: name.to_owned(),
                 state: fields.first()?.chars().next()?,
                 ticks: fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?,
@@ -81,4 +84,9 @@ pub(crate) fn threads() -> Vec<Thread> {
             })
         })
         .collect()
+}
+
+/// What the system calls the calling thread, where it tells.
+pub(crate) fn this_thread() -> Option<String> {
+    Some(fs::read_link("/proc/thread-self").ok()?.file_name()?.to_str()?.to_owned())
 }

@@ -1,0 +1,107 @@
+//! What the process has.
+#![expect(unsafe_code, reason = "an allocator that counts")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use std::{fmt, fs, thread};
+
+/// Things that must be dropped, counted by being there.
+pub(crate) static ALIVE: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Debug)]
+pub(crate) struct Alive;
+
+impl Alive {
+    pub(crate) fn new() -> Self {
+        // ORDERING: a count, read when all threads that change it have been joined.
+        ALIVE.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        // ORDERING: as above.
+        ALIVE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts the bytes that are allocated and have not been given back.
+struct Counting;
+
+static ALLOCATED: AtomicU64 = AtomicU64::new(0);
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: all is left to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // ORDERING: a count, read when all threads that change it have been joined.
+        ALLOCATED.fetch_add(layout.size() as u64, Ordering::Relaxed);
+        // SAFETY: up to the caller.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // ORDERING: as above.
+        ALLOCATED.fetch_sub(layout.size() as u64, Ordering::Relaxed);
+        // SAFETY: up to the caller.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+/// What the process has.
+#[derive(Clone, Copy)]
+pub(crate) struct Usage {
+    pub(crate) threads: u64,
+    pub(crate) mappings: u64,
+    pub(crate) resident: u64,
+    pub(crate) addresses: u64,
+    pub(crate) allocated: u64,
+}
+
+impl Usage {
+    pub(crate) fn now() -> Self {
+        // ORDERING: a count.
+        let allocated = ALLOCATED.load(Ordering::Relaxed);
+        let status = fs::read_to_string("/proc/self/status").expect("this runs on Linux");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells");
+            let number = line.trim_start_matches(':').split_whitespace().next().expect("is a number");
+            number.parse::<u64>().expect("is a number")
+        };
+        let maps = fs::read_to_string("/proc/self/maps").expect("this runs on Linux");
+        Self {
+            threads: field("Threads"),
+            mappings: maps.lines().count() as u64,
+            resident: field("VmRSS") << 10,
+            addresses: field("VmSize") << 10,
+            allocated,
+        }
+    }
+
+    /// What there is when threads that are about to end have ended.
+    pub(crate) fn settled(threads: u64) -> Self {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let now = Self::now();
+            if now.threads <= threads || Instant::now() > deadline {
+                return now;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { threads, mappings, resident, addresses, allocated } = self;
+        let [resident, addresses, allocated] = [resident >> 20, addresses >> 20, allocated >> 10];
+        write!(
+            f,
+            "rss={resident}MiB allocated={allocated}KiB addresses={addresses}MiB threads={threads} mappings={mappings}"
+        )
+    }
+}
