@@ -341,10 +341,7 @@ impl Frame {
     /// Leaves the stack and comes back when the poller enters it again.
     #[inline]
     fn suspend(&self) -> Result<(), Error> {
-        // A future that is pending may have been told so in its poll, and have made nothing of it.
-        if self.cancelled.get() {
-            return Err(Error::Cancelled);
-        }
+        debug_assert!(!self.cancelled.get(), "a poll in whose middle the call was cancelled is stale");
         // A thread counts its panics. Suspended in mid-panic, the stack would leave that count to unrelated code.
         if std::thread::panicking() {
             return Err(Error::Unwinding);

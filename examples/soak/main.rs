@@ -1,6 +1,11 @@
 //! A long run: thousands of calls in flight on fiber stacks and thread stacks, on two threads, that end and are dropped
 //! in every way and at any moment.
-//! `cargo run --release --features thread-backend --example soak -- --seconds 120`
+//!
+//! ```sh
+//! cargo run --release --features thread-backend --example soak -- --seconds 120
+//! ```
+//!
+//! Without the feature, it runs fiber stacks alone.
 //!
 //! It goes in rounds. After each, everything is dropped, and what the process has is compared with what it had after the
 //! first: threads, address space (of which each fiber stack takes 64 MiB, so that one that is left behind shows), bytes

@@ -1,6 +1,7 @@
 //! The machine: what there is, what each operation does to it, and what must hold afterwards.
 
 use crate::calls::{Done, Ending, Idle, Order, Running, Stop};
+use crate::common::watchdog::watched;
 use crate::random::Random;
 use crate::script::{Action, Count, GUEST, Shape, Shared, Step, TRAPS, Token, World, linker};
 use crate::usage::fiber_mappings;
@@ -473,7 +474,10 @@ pub(crate) fn run(seed: u64, sequences: u64) {
     let mut random = Random(seed);
     for sequence in 0..sequences {
         model().trace.clear();
-        let went_well = one_sequence(&lanes, &mut random);
+        let went_well = watched(|at| {
+            at.note("machine", format_args!("sequence {sequence} of seed {seed}"));
+            one_sequence(&lanes, &mut random)
+        });
         if let Err(payload) = went_well {
             println!("sequence {sequence}:");
             model().trace.iter().for_each(|line| println!("  {line}"));

@@ -7,10 +7,13 @@
 //! waker outlives its call; a call sees its own values only; there are as many mappings and threads as there are stacks,
 //! those of forgotten calls included.
 //!
-//! `STATE_MACHINE_SEED` repeats a run, `STATE_MACHINE_RUNS` sets how many sequences there are (100 unless set).
+//! `STATE_MACHINE_SEED` repeats a run, `STATE_MACHINE_RUNS` sets how many sequences there are (100 unless set). With
+//! `STATE_MACHINE_TRACE`, each operation is printed as it begins.
 #![cfg(all(fiber_stack, not(feature = "loom"), target_os = "linux", target_pointer_width = "64"))]
 
 mod calls;
+#[path = "../common/mod.rs"]
+mod common;
 mod machine;
 #[path = "../differential/cases/random.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
@@ -18,12 +21,8 @@ mod random;
 mod script;
 mod usage;
 
+use common::number;
 use std::hash::{BuildHasher, RandomState};
-
-fn number(variable: &str) -> Option<u64> {
-    let value = std::env::var(variable).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {value:?}")))
-}
 
 /// The only test of this program: it looks at what the whole process has.
 #[test]

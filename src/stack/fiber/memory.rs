@@ -35,7 +35,8 @@ pub(super) struct Memory {
     len: usize,
     /// Of a guard, in bytes.
     page: usize,
-    _valgrind: ValgrindStackRegistration,
+    /// Tells Valgrind that there are two stacks, so that it does not take a switch for growth.
+    _valgrind: [ValgrindStackRegistration; 2],
 }
 
 impl Memory {
@@ -50,7 +51,11 @@ impl Memory {
             return Err(io::Error::last_os_error());
         }
         let start = NonZeroUsize::new(start.addr()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let valgrind = ValgrindStackRegistration::new(ptr::with_exposed_provenance_mut(start.get()), len);
+        let (start_of_parking, end) = (start.get() + len - PARKING_SIZE, start.get() + len);
+        let registered = |stack: Range<usize>| {
+            ValgrindStackRegistration::new(ptr::with_exposed_provenance_mut(stack.start), stack.len())
+        };
+        let valgrind = [registered(start.get()..start_of_parking - page), registered(start_of_parking..end)];
         let memory = Self { start, len, page, _valgrind: valgrind };
         guard(memory.start.get(), page)?;
         guard(memory.parking_range().start - page, page)?;
