@@ -54,7 +54,7 @@ where
 /// used for other calls. What the guest had already done to its memory stays done. As after any trap, wasmtime does not
 /// enter the components of the store again.
 ///
-/// Async host functions hand the error on, and so should synchronous ones that call [`suspend_until`]: a guest to which
+/// Async host functions hand the error on, and so should synchronous ones that call `suspend_until`: a guest to which
 /// one makes something else of it, say an error number, is not stopped, and goes on within `drop` until it ends by itself.
 /// (Time slices end it: [`StoreExt`](crate::StoreExt).)
 ///
