@@ -102,8 +102,6 @@ impl Soak {
 
     /// Drops what is left when no executor is running.
     pub(crate) fn clear(&self) {
-        // ORDERING: as for the stop.
-        self.in_flight.store(0, Ordering::Relaxed);
         #[cfg(fiber_stack)]
         lock(&self.fibers.stacks).clear();
         #[cfg(feature = "thread-backend")]
@@ -164,6 +162,24 @@ impl<S: Stack> Idle<S> {
     }
 }
 
+/// Counts a call for as long as it is there.
+struct InFlight<'a>(&'a AtomicU64);
+
+impl<'a> InFlight<'a> {
+    fn new(count: &'a AtomicU64) -> Self {
+        // ORDERING: a count.
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        // ORDERING: as above.
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 async fn call<S: Stack + Carries<World>>(
     soak: &Soak,
     stack: &mut S,
@@ -180,8 +196,7 @@ async fn call<S: Stack + Carries<World>>(
 
     let mut results = [Val::I32(0)];
     let params = [Val::I32(rounds), Val::I32(number)];
-    // ORDERING: a count.
-    soak.in_flight.fetch_add(1, Ordering::Relaxed);
+    let in_flight = InFlight::new(&soak.in_flight);
     let mut future = Some(Box::pin(run.call_on(stack, store, &params, &mut results)));
     let mut pendings = 0;
     let outcome = poll_fn(|cx| {
@@ -200,9 +215,8 @@ async fn call<S: Stack + Carries<World>>(
         }
     })
     .await;
-    drop(future);
+    drop((future, in_flight));
     // ORDERING: counts.
-    soak.in_flight.fetch_sub(1, Ordering::Relaxed);
     soak.calls.fetch_add(1, Ordering::Relaxed);
     soak.suspensions.fetch_add(pendings, Ordering::Relaxed);
 

@@ -41,6 +41,13 @@ pub(crate) fn watched<R>(test: impl FnOnce(&Whereabouts) -> R) -> R {
     result
 }
 
+/// Waits for what the system tells only those who ask. To be used in a watched test.
+pub(crate) fn wait_until(condition: impl Fn() -> bool) {
+    while !condition() {
+        thread::yield_now();
+    }
+}
+
 fn report(notes: &Whereabouts) -> String {
     let mut report = String::new();
     for (side, place) in notes.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {

@@ -2,6 +2,8 @@
 
 use crate::calls::{Done, Ending, Idle, Order, Running, Stop};
 use crate::common::watchdog::watched;
+#[cfg(feature = "thread-backend")]
+use crate::common::watchdog::{threads, wait_until};
 use crate::random::Random;
 use crate::script::{Action, Count, GUEST, Shape, Shared, Step, TRAPS, Token, World, linker};
 use crate::usage::fiber_mappings;
@@ -469,7 +471,7 @@ pub(crate) fn run(seed: u64, sequences: u64) {
     LazyLock::force(&GUESTS);
     assert!(fiber_mappings().is_none_or(|mappings| mappings == 0));
     #[cfg(feature = "thread-backend")]
-    let threads = crate::usage::threads();
+    let before = threads().len();
     let lanes: Vec<_> = (0..LANES).map(|_| Lane::start()).collect();
     let mut random = Random(seed);
     for sequence in 0..sequences {
@@ -500,7 +502,11 @@ pub(crate) fn run(seed: u64, sequences: u64) {
     #[cfg(feature = "thread-backend")]
     {
         wasmtime_async::ThreadStack::end_cached_threads();
-        crate::usage::await_threads(threads + model.forgotten_threads);
+        watched(|at| {
+            at.note("machine", format_args!("waits until there are {} threads", before + model.forgotten_threads));
+            // The watchdog's own is one more.
+            wait_until(|| threads().len() == before + model.forgotten_threads + 1);
+        });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::Gate;
 use crate::common::futures::poll_once;
-use crate::common::watchdog::{this_thread, threads, watched};
+use crate::common::watchdog::{this_thread, threads, wait_until, watched};
 use futures::executor::block_on;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -354,9 +354,7 @@ fn dropped_while_the_poller_panics() {
 
 /// Waits until a thread of this process sleeps, where the system tells.
 fn wait_until_asleep(id: Option<&str>) {
-    while threads().iter().any(|thread| Some(&*thread.id) == id && thread.state != 'S') {
-        thread::yield_now();
-    }
+    wait_until(|| !threads().iter().any(|thread| Some(&*thread.id) == id && thread.state != 'S'));
 }
 
 /// An executor may sleep in `thread::park`, whose wake-ups are one token a thread. Waiting for the worker must leave it.

@@ -3,13 +3,14 @@
 use crate::Gate;
 use crate::common::futures::poll_once;
 use crate::common::random::Random;
-use crate::common::watchdog::{threads, watched};
+use crate::common::watchdog::{threads, wait_until, watched};
 use crate::common::{child, number};
 use futures::executor::block_on;
+use std::cell::RefCell;
 use std::process;
+use std::sync::mpsc::{RecvError, Sender, channel};
 use std::task::Poll;
 use std::thread::{self, ThreadId};
-use std::time::Duration;
 use wasmtime::{Config, Engine, Func, Module, Store};
 use wasmtime_async::{Call, DEFAULT_SIZE, Error, FuncExt, Stack, ThreadStack, suspend_until, yield_now};
 
@@ -85,9 +86,7 @@ fn workers() -> usize {
 
 /// Waits until the number of workers has come down to `number`; the watchdog ends it if it never does.
 fn wait_for_workers(number: usize) {
-    while workers() > number {
-        thread::sleep(Duration::from_millis(1));
-    }
+    wait_until(|| workers() <= number);
 }
 
 #[test]
@@ -184,17 +183,29 @@ fn a_thousand_suspended_at_once() {
 #[test]
 #[cfg(target_os = "linux")]
 fn cached_threads_end_by_themselves() {
+    thread_local! {
+        /// Dropped when the thread ends.
+        static END: RefCell<Option<Sender<()>>> = const { RefCell::new(None) };
+    }
     if !child::alone() {
         return;
     }
     watched(|at| {
+        let (ends, ended) = channel();
+        let mut store = Store::new(&Engine::default(), ());
         let mut stacks: Vec<_> = (0..5).map(|_| ThreadStack::new(DEFAULT_SIZE).unwrap()).collect();
         for stack in &mut stacks {
-            thread_of(stack);
+            let ends = ends.clone();
+            let call = stack.run(&mut store, |_| {
+                END.set(Some(ends));
+                Ok(())
+            });
+            block_on(call).unwrap();
         }
-        drop(stacks);
+        drop((stacks, ends));
         assert_eq!(workers(), 5);
         at.note("main", "waits for them to end");
+        assert_eq!(ended.recv(), Err(RecvError));
         wait_for_workers(0);
         thread_of(&mut ThreadStack::new(DEFAULT_SIZE).unwrap());
     });
@@ -302,7 +313,7 @@ fn process_exits_with_calls_suspended() {
             let _never = block_on(stack.run(&mut store, move |_| {
                 said.open();
                 loop {
-                    thread::sleep(Duration::from_secs(1));
+                    thread::park();
                 }
                 #[expect(unreachable_code, reason = "tells the type")]
                 Ok(())
