@@ -16,6 +16,9 @@ use wasmtime_async::suspend_until;
 /// How deep host functions may call back into the guest.
 const MAX_DEPTH: usize = 3;
 
+/// What an endless recursion costs the step, so that there are few of them: each runs for longer than all the rest.
+const COST_OF_OVERFLOW: u64 = 1_000;
+
 /// The data of a store. `S` is what calls run on.
 pub(crate) struct World<S> {
     pub(crate) case: Arc<Case>,
@@ -31,6 +34,8 @@ pub(crate) struct World<S> {
     /// How often each host function was called.
     calls: [usize; IMPORTS.len()],
     depth: usize,
+    /// The most that the step's fuel can be when no endless recursion is going on.
+    budget: u64,
 }
 
 impl<S> World<S> {
@@ -45,12 +50,14 @@ impl<S> World<S> {
             elsewhere: elsewhere.clone(),
             calls: [0; IMPORTS.len()],
             depth: 0,
+            budget: 0,
         }
     }
 
     /// Before each step: a call that was dropped or panicked has not counted down.
     pub(crate) fn begin_step(&mut self) {
         self.depth = 0;
+        self.budget = self.case.fuel;
     }
 }
 
@@ -176,9 +183,12 @@ impl Run {
                 Ending::of_error(error)
             }
         };
-        if let Ending::Trapped(Trap::StackOverflow) = ending {
-            // How far it came depends on the limit, which is one for each call in wasmtime's own async.
-            caller.set_fuel(self.case.fuel)?;
+        if ending == Ending::Trapped(Trap::StackOverflow) || caller.get_fuel()? > caller.data().budget {
+            // An endless recursion is over. How far it came depends on the limit, which is one for each call in wasmtime's
+            // own async: it costs the same wherever it ended.
+            let budget = caller.data().budget.saturating_sub(COST_OF_OVERFLOW);
+            caller.data_mut().budget = budget;
+            caller.set_fuel(budget)?;
         }
         self.unfinished.log.add(Event::CalledBack { export, ending });
         if result.is_err() && !swallow {
@@ -306,7 +316,10 @@ pub(crate) fn linker<M: Mode>(engine: &wasmtime::Engine, case: &Case) -> Result<
             Shape::Blocking => M::define_blocking(&mut linker, number, ty)?,
         }
     }
-    linker.func_wrap("host", "refuel", |mut caller: Caller<'_, World<M::Stack>>| caller.set_fuel(MUCH_FUEL))?;
+    linker.func_wrap("host", "refuel", |mut caller: Caller<'_, World<M::Stack>>| {
+        caller.data_mut().budget = caller.get_fuel()?;
+        caller.set_fuel(MUCH_FUEL)
+    })?;
     Ok(linker)
 }
 
