@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 use wasmtime::{Caller, Engine, Linker, Module, Result, Store};
-use wasmtime_async::{DEFAULT_SIZE, DefaultStack, FuncExt, LinkerExt, Stack};
+use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, FuncExt, LinkerExt, Stack};
 
 const GUEST: &str = r#"
     (module
@@ -25,7 +25,7 @@ type Threads = Arc<Mutex<HashSet<ThreadId>>>;
 
 async fn guest(number: usize, linker: &Linker<Threads>, module: &Module, threads: &Threads) -> Result<i32> {
     let mut store = Store::new(module.engine(), threads.clone());
-    let mut stack = DefaultStack::new(DEFAULT_SIZE)?;
+    let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
     let instance = linker.instantiate_on(&mut stack, &mut store, module).await?;
     let nap = instance.get_func(&mut store, "nap").expect("the guest exports it");
     let nap = nap.get_async(&store).get1::<i32, i32>()?;

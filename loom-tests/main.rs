@@ -42,6 +42,8 @@
 #![expect(unsafe_code, reason = "what must not be shared is shared, to see whether loom objects")]
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "parts of the library are not used here")]
 
+#[path = "../src/activation.rs"]
+mod activation;
 #[path = "../src/call.rs"]
 mod call;
 #[path = "../src/error.rs"]

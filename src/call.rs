@@ -1,6 +1,7 @@
 //! A call: the future that runs a closure on a stack, from its first poll to its result.
 #![expect(unsafe_code, reason = "the closure and its result cross from one stack to another by pointer")]
 
+use crate::activation::has_frames;
 use crate::frame::{Frame, StoreIs};
 use crate::stack::{Stack, check_room};
 use crate::{Error, Result};
@@ -13,7 +14,7 @@ use std::pin::Pin;
 use std::ptr;
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use wasmtime::{AsContext, AsContextMut, Caller, Store, StoreContextMut, WasmBacktrace};
+use wasmtime::{AsContext, AsContextMut, Caller, Store, StoreContextMut};
 
 /// What a call does on its stack. Implemented for `FnOnce(StoreContextMut<'_, T>) -> wasmtime::Result<R>`, whose output
 /// is `R`, and for the types that this crate's ways to call wasm name in their results.
@@ -25,7 +26,7 @@ pub trait Job<T: 'static> {
     /// What a successful call results in.
     type Output;
 
-    /// Does it.
+    /// Runs the job, on the stack.
     #[doc(hidden)]
     fn run(self, store: StoreContextMut<'_, T>) -> Result<Self::Output>;
 }
@@ -63,9 +64,10 @@ where
 /// # Forgetting
 ///
 /// Do not forget a suspended call ([`mem::forget`], a leaked `Box`, a cycle of `Rc`): its frames are never run or unwound
-/// again, yet what they borrow is given back, the store among it. That is beyond what the type system can forbid for a
-/// future that borrows, and much safe code relies on its frames being left in order: a sort that was suspended in its
-/// comparison leaves a vector with one element twice, [`thread::scope`] leaves threads that go on with what they borrowed.
+/// again, yet what they borrow is given back, the store among it. The type system cannot forbid that for a future that
+/// borrows, and it can be **undefined behaviour**, in safe code, too, because much code relies on its frames being left in
+/// order: a sort that was suspended in its comparison leaves a vector with one element twice, [`thread::scope`] leaves
+/// threads that go on with what they borrowed.
 ///
 /// It does no harm if nothing that the call had borrowed is used afterwards, nor dropped: an `async move` block that owns
 /// the store and what the closure borrows can be forgotten as a whole. The stack can be used: its memory stays as it is
@@ -103,14 +105,6 @@ enum Origin {
     Unknown,
 }
 
-/// Where a call is to run.
-enum Place {
-    /// On the stack that it was given.
-    OwnStack,
-    /// Right here, on the stack that its store is already running on.
-    Here,
-}
-
 /// What crosses between the poller and the stack: the way in at the first entry, the way out at the last.
 struct Slot<'a, T: 'static, J: Job<T>> {
     begin: Option<(StoreContextMut<'a, T>, J)>,
@@ -139,7 +133,7 @@ impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
         origin: Origin,
         job: J,
     ) -> Poll<Result<J::Output>> {
-        if let Place::Here = place(&store, origin)? {
+        if is_running_here(&store, origin)? {
             return Poll::Ready(job.run(store));
         }
         check_room(self.stack.size(), store.engine())?;
@@ -169,24 +163,23 @@ impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
         };
         let runner = ManuallyDrop::into_inner(runner);
         S::frame(&runner).end();
-        self.stack.put_back(runner);
+        // SAFETY: taken out of this stack by `start`.
+        unsafe { self.stack.put_back(runner) };
         Poll::Ready(end.unwrap_or_else(|payload| panic::resume_unwind(payload)))
     }
 }
 
-/// Where a call is to run. wasmtime sets the stack limit of a store where wasm is first entered, and keeps it for nested
+/// Whether a call belongs right here, on the stack that its store is already running on. wasmtime sets the stack limit of a store where wasm is first entered, and keeps it for nested
 /// entries (`EntryStoreContext::enter_wasm` in `runtime/func.rs`), so that nested entries must be on that stack.
-fn place<T>(store: &StoreContextMut<'_, T>, origin: Origin) -> Result<Place, Error> {
+fn is_running_here<T>(store: &StoreContextMut<'_, T>, origin: Origin) -> Result<bool, Error> {
     if origin == Origin::Owner {
-        return Ok(Place::OwnStack);
+        return Ok(false);
     }
     match Frame::find_store(store_id(store)) {
-        StoreIs::Here => Ok(Place::Here),
+        StoreIs::Here => Ok(true),
         // Entered by wasmtime's own functions, a store is not on our list, but guests have left frames on the stack.
-        StoreIs::NotSeen if origin == Origin::Unknown && WasmBacktrace::force_capture(store).frames().is_empty() => {
-            Ok(Place::OwnStack)
-        }
-        StoreIs::NotSeen | StoreIs::FurtherOut => Err(Error::ReEntry),
+        StoreIs::NotSeen if origin == Origin::Unknown && !has_frames(store) => Ok(false),
+        StoreIs::NotSeen | StoreIs::FurtherOut => Err(Error::Reentry),
     }
 }
 

@@ -34,11 +34,9 @@ pub enum Error {
     )]
     Unwinding,
 
-    /// A stack of this size cannot work at all, or not with the engine of a store.
-    #[error(
-        "a stack of {size} bytes cannot work: use {min} to {max} bytes, and at least 32 KiB more than guests may use by \
-         wasmtime's `Config::max_wasm_stack` (512 KiB unless changed)"
-    )]
+    /// A stack of this size cannot work at all.
+    #[error("a stack of {size} bytes cannot work: use {min} to {max} bytes, `DEFAULT_STACK_SIZE` if in doubt")]
+    #[non_exhaustive]
     StackSize {
         /// The size that was asked for, in bytes.
         size: usize,
@@ -48,11 +46,25 @@ pub enum Error {
         max: usize,
     },
 
+    /// The stack is too small for the engine of a store, whose guests may use more of it than it has to give.
+    #[error(
+        "a stack of {size} bytes is too small for what guests of this engine may use: make it at least {min} bytes, or \
+         lower wasmtime's `Config::max_wasm_stack`"
+    )]
+    #[non_exhaustive]
+    StackTooSmall {
+        /// The size of the stack, in bytes.
+        size: usize,
+        /// The least size for this engine, in bytes.
+        min: usize,
+    },
+
     /// The operating system gave no memory for a stack.
     #[error(
         "no memory for a stack of {size} bytes: use smaller stacks or fewer at once, or raise the limits of the \
          process on address space or on the number of mappings"
     )]
+    #[non_exhaustive]
     StackMemory {
         /// The size that was asked for, in bytes.
         size: usize,
@@ -65,6 +77,7 @@ pub enum Error {
         "no thread for a stack of {size} bytes: use fewer stacks at once, or raise the limits of the process on \
          threads or memory"
     )]
+    #[non_exhaustive]
     ThreadSpawn {
         /// The size that was asked for, in bytes.
         size: usize,
@@ -77,13 +90,17 @@ pub enum Error {
         "the store is already inside a call on another stack, whose stack limit would be applied: enter that outer \
          call with `FuncExt::call_on` or `Stack::run` too, and call back from its own host functions"
     )]
-    ReEntry,
+    Reentry,
 
     /// The call has ended, its result was taken, and it was polled once more.
     #[error("the call has already ended: do not poll its future after it was ready")]
     Ended,
 
     /// wasmtime could not set up what parks the activations of a suspended stack.
-    #[error("wasmtime's fibers do not work here, use the feature `thread-backend` and `ThreadStack`: {0}")]
-    Fibers(String),
+    #[error("wasmtime's fibers do not work here, use the feature `thread-backend` and `ThreadStack`: {reason}")]
+    #[non_exhaustive]
+    Fibers {
+        /// What wasmtime said.
+        reason: String,
+    },
 }

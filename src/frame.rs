@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "frames are reached by pointer from the code that runs on their stack")]
 
 use crate::Error;
-use crate::stack::available::leave;
+use crate::stack;
 use crate::sync::cell::{Cell, UnsafeCell};
 use crate::sync::thread_cell;
 use std::future::Future;
@@ -22,15 +22,13 @@ pub(crate) type Start = unsafe fn(&Frame);
 /// How a stack is left.
 ///
 /// A processor that goes on with another stack mispredicts the returns from all functions that it then leaves, so there
-/// should be as few as can be between the switch and the code that waits: the default stack's switch is not behind a
-/// function pointer.
+/// should be as few as can be between the switch and the code that waits: hence no pointer to a function.
 #[derive(Clone, Copy, Debug)]
-#[allow(dead_code, reason = "which of them are used depends on the features")]
 pub(crate) enum Leave {
-    /// As stacks of type `DefaultStack` are.
-    Inlined,
-    /// By this function, called with the backend.
-    By(unsafe fn(*const ())),
+    #[cfg(fiber_stack)]
+    Fiber,
+    #[cfg(feature = "thread-backend")]
+    Thread,
 }
 
 thread_cell! {
@@ -252,8 +250,8 @@ impl Frame {
         if self.cancelled.get() {
             return Err(Error::Cancelled);
         }
-        // A clone, because waking runs foreign code, and the poller's waker is gone should that suspend.
-        // Used up, so that nothing of it is left while this is suspended.
+        // A clone, because waking runs foreign code, and the poller's waker is gone should that suspend. Woken by value, so
+        // that the clone is gone, too, when this suspends.
         let waker = self.poller_waker().clone();
         let stretch = self.stretch.get();
         waker.wake();
@@ -331,10 +329,12 @@ impl Frame {
     #[inline]
     unsafe fn leave(&self) {
         match self.leave {
+            #[cfg(fiber_stack)]
             // SAFETY: up to the caller.
-            Leave::Inlined => unsafe { leave(self.backend.get()) },
+            Leave::Fiber => unsafe { stack::fiber::leave(self.backend.get()) },
+            #[cfg(feature = "thread-backend")]
             // SAFETY: as above.
-            Leave::By(leave) => unsafe { leave(self.backend.get()) },
+            Leave::Thread => unsafe { stack::thread::leave(self.backend.get()) },
         }
     }
 

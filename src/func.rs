@@ -3,6 +3,7 @@
 use crate::arity::for_each_arity;
 use crate::call::{Call, Job};
 use crate::host::{HostFn, into_blocking_untyped};
+use crate::sealed::Extended;
 use crate::{AsyncGetter, Carries, Result, Stack};
 use wasmtime::{AsContext, AsContextMut, Caller, Func, FuncType, StoreContextMut, Val, WasmRet, WasmTy};
 
@@ -34,15 +35,17 @@ macro_rules! wrap_async_n {
 /// # Examples
 ///
 /// ```
+/// use futures_timer::Delay;
+/// use std::time::Duration;
 /// use wasmtime::{Engine, Func, Instance, Module, Store};
-/// use wasmtime_async::{DEFAULT_SIZE, DefaultStack, FuncExt, Stack};
+/// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, FuncExt, Stack};
 ///
 /// # fn main() -> wasmtime::Result<()> {
 /// let engine = Engine::default();
 /// let mut store = Store::new(&engine, ());
 /// let fetch = Func::wrap_suspending(&mut store, async |id: i32| -> i32 {
-///     // any future: a timer, a socket, a channel …
-///     futures::future::ready(id * 10).await
+///     Delay::new(Duration::from_millis(10)).await; // any future: a socket, a channel …
+///     id * 10
 /// });
 /// let module = Module::new(
 ///     &engine,
@@ -53,13 +56,13 @@ macro_rules! wrap_async_n {
 /// let instance = Instance::new(&mut store, &module, &[fetch.into()])?;
 /// let sum = instance.get_func(&mut store, "sum").expect("is exported").get_async(&store).get0::<i32>()?;
 ///
-/// let mut stack = DefaultStack::new(DEFAULT_SIZE)?;
+/// let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
 /// let call = sum.call(&mut stack, &mut store, ());
 /// assert_eq!(futures::executor::block_on(call)?, 30);
 /// # Ok(())
 /// # }
 /// ```
-pub trait FuncExt: Sized {
+pub trait FuncExt: Extended + Sized {
     /// Makes an async host function whose signature is known at run time only: it gets its parameters as [`Val`]s and
     /// writes its results to the second slice.
     ///

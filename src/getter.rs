@@ -23,13 +23,13 @@ use wasmtime::{AsContextMut, Func, StoreContext, StoreContextMut, TypedFunc, Was
 ///
 /// ```
 /// use wasmtime::{Engine, Func, Store};
-/// use wasmtime_async::{DEFAULT_SIZE, DefaultStack, FuncExt, Stack};
+/// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, FuncExt, Stack};
 ///
 /// let mut store = Store::new(&Engine::default(), ());
 /// let div_rem = Func::wrap_suspending(&mut store, async |a: i32, b: i32| (a / b, a % b));
 ///
 /// let div_rem = div_rem.get_async(&store).get2::<i32, i32, (i32, i32)>()?;
-/// let mut stack = DefaultStack::new(DEFAULT_SIZE)?;
+/// let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
 /// for (a, b) in [(7, 2), (9, 4)] {
 ///     let call = div_rem.call(&mut stack, &mut store, (a, b));
 ///     assert_eq!(futures::executor::block_on(call)?, (a / b, a % b));
@@ -74,7 +74,25 @@ impl<'a, T: 'static> AsyncGetter<'a, T> {
     for_each_arity!(get_n);
 }
 
-/// A function to be called on stacks, many times, with parameters and results of Rust types. From [`AsyncGetter`].
+/// A function to be called on stacks, many times, with parameters and results of Rust types. From [`AsyncGetter`], or
+/// from a [`TypedFunc`]:
+///
+/// ```
+/// use wasmtime::{Engine, Instance, Module, Store};
+/// use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, DefaultStack, Stack};
+///
+/// # fn main() -> wasmtime::Result<()> {
+/// let engine = Engine::default();
+/// let module = Module::new(&engine, r#"(module (func (export "answer") (result i32) (i32.const 42)))"#)?;
+/// let mut store = Store::new(&engine, ());
+/// let instance = Instance::new(&mut store, &module, &[])?;
+///
+/// let answer = AsyncFunc::from(instance.get_typed_func::<(), i32>(&mut store, "answer")?);
+/// let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
+/// assert_eq!(futures::executor::block_on(answer.call(&mut stack, &mut store, ()))?, 42);
+/// # Ok(())
+/// # }
+/// ```
 pub struct AsyncFunc<Params, Results>(TypedFunc<Params, Results>);
 
 impl<Params: WasmParams, Results: WasmResults> AsyncFunc<Params, Results> {
@@ -107,6 +125,12 @@ impl<Params: WasmParams, Results: WasmResults> AsyncFunc<Params, Results> {
     /// wasmtime's view of the function, for calls from within a call: [`TypedFunc::call`] on a stack may suspend.
     pub fn as_typed(&self) -> &TypedFunc<Params, Results> {
         &self.0
+    }
+}
+
+impl<Params, Results> From<TypedFunc<Params, Results>> for AsyncFunc<Params, Results> {
+    fn from(func: TypedFunc<Params, Results>) -> Self {
+        Self(func)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::call::{Call, Job};
 use crate::host::{HostFn, into_blocking_untyped};
+use crate::sealed::Extended;
 use crate::{Carries, Result, Stack};
 use std::fmt;
 use wasmtime::{AsContextMut, Caller, FuncType, Instance, InstancePre, Linker, Module, StoreContextMut, Val};
@@ -12,7 +13,7 @@ use wasmtime::{AsContextMut, Caller, FuncType, Instance, InstancePre, Linker, Mo
 ///
 /// ```
 /// use wasmtime::{Engine, Linker, Module, Store};
-/// use wasmtime_async::{DEFAULT_SIZE, DefaultStack, LinkerExt, Stack};
+/// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, LinkerExt, Stack};
 ///
 /// # fn main() -> wasmtime::Result<()> {
 /// let engine = Engine::default();
@@ -28,14 +29,14 @@ use wasmtime::{AsContextMut, Caller, FuncType, Instance, InstancePre, Linker, Mo
 ///         (start $start))"#,
 /// )?;
 /// let mut store = Store::new(&engine, ());
-/// let mut stack = DefaultStack::new(DEFAULT_SIZE)?;
+/// let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
 /// let instance = futures::executor::block_on(linker.instantiate_on(&mut stack, &mut store, &module))?;
 /// let level = instance.get_global(&mut store, "level").expect("is exported");
 /// assert_eq!(level.get(&mut store).i32(), Some(7));
 /// # Ok(())
 /// # }
 /// ```
-pub trait LinkerExt<T: 'static> {
+pub trait LinkerExt<T: 'static>: Extended {
     /// Defines an async host function with the signature of a closure, see [`HostFn`].
     ///
     /// # Errors
@@ -121,7 +122,7 @@ impl<T: 'static> LinkerExt<T> for Linker<T> {
 }
 
 /// Instantiation on a stack for [`wasmtime::InstancePre`], whose imports are resolved already.
-pub trait InstancePreExt<T: 'static> {
+pub trait InstancePreExt<T: 'static>: Extended {
     /// Instantiates the module on `stack`, running its start function there.
     ///
     /// # Errors

@@ -1,10 +1,11 @@
 //! Time slices: guests that run for long let their executor run other tasks.
 
+use crate::sealed::Extended;
 use crate::yield_now;
 use wasmtime::{Store, UpdateDeadline};
 
 /// Epoch deadlines that suspend, for [`wasmtime::Store`]. On targets with atomics of 64 bits, which wasmtime's epochs need.
-pub trait StoreExt {
+pub trait StoreExt: Extended {
     /// When the store's epoch deadline is reached, suspends the guest's stack once, with its task woken, and goes on
     /// with a deadline `delta` epochs after the current one.
     ///
@@ -23,7 +24,7 @@ pub trait StoreExt {
     /// use futures::future::{poll_fn, select};
     /// use std::task::Poll;
     /// use wasmtime::{Config, Engine, Instance, Module, Store};
-    /// use wasmtime_async::{DEFAULT_SIZE, DefaultStack, FuncExt, Stack, StoreExt};
+    /// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, FuncExt, Stack, StoreExt};
     ///
     /// # fn main() -> wasmtime::Result<()> {
     /// let engine = Engine::new(Config::new().epoch_interruption(true))?;
@@ -33,7 +34,7 @@ pub trait StoreExt {
     ///
     /// let module = Module::new(&engine, r#"(module (func (export "spin") (loop (br 0))))"#)?;
     /// let spin = Instance::new(&mut store, &module, &[])?.get_func(&mut store, "spin").expect("is exported");
-    /// let mut stack = DefaultStack::new(DEFAULT_SIZE)?;
+    /// let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
     /// let spins_for_ever = spin.call_on(&mut stack, &mut store, &[], &mut []);
     ///
     /// let weak = engine.weak();

@@ -14,7 +14,7 @@ use std::future::Future;
 /// Frames that wait are left as they are, and other code of the thread runs meanwhile. On a
 /// [`FiberStack`](crate::FiberStack), do not wait inside anything that sets a thread-local variable for the time of a
 /// closure or a guard: see its documentation. On neither stack wait inside a coroutine of another library that could be
-/// resumed after the call has ended.
+/// resumed after the call has ended, nor let a call suspend the coroutine in which it is polled.
 ///
 /// # Errors
 ///
@@ -31,16 +31,21 @@ use std::future::Future;
 /// A synchronous host function that waits:
 ///
 /// ```
-/// use std::future::ready;
+/// use futures::executor::block_on;
+/// use futures_timer::Delay;
+/// use std::time::Duration;
 /// use wasmtime::{Engine, Func, Store};
-/// use wasmtime_async::{DEFAULT_SIZE, DefaultStack, FuncExt, Stack, suspend_until};
+/// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, FuncExt, Stack, suspend_until};
 ///
 /// let mut store = Store::new(&Engine::default(), ());
-/// let host = Func::wrap(&mut store, |n: i32| -> wasmtime::Result<i32> { Ok(n + suspend_until(ready(1))?) });
+/// let sleep = Func::wrap(&mut store, |ms: u32| -> wasmtime::Result<()> {
+///     suspend_until(Delay::new(Duration::from_millis(ms.into())))?;
+///     Ok(())
+/// });
 ///
-/// let mut stack = DefaultStack::new(DEFAULT_SIZE)?;
-/// let add_one = host.get_async(&store).get1::<i32, i32>()?;
-/// assert_eq!(futures::executor::block_on(add_one.call(&mut stack, &mut store, (41,)))?, 42);
+/// let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
+/// let sleep = sleep.get_async(&store).get1::<u32, ()>()?;
+/// block_on(sleep.call(&mut stack, &mut store, (10,)))?;
 /// # Ok::<(), wasmtime::Error>(())
 /// ```
 #[inline]
@@ -58,9 +63,10 @@ pub fn suspend_until<F: Future>(future: F) -> Result<F::Output, Error> {
 /// # Examples
 ///
 /// ```
-/// use wasmtime_async::yield_now;
+/// use wasmtime::{Engine, Store};
+/// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, Error, Stack, yield_now};
 ///
-/// fn long_computation() -> Result<u64, wasmtime_async::Error> {
+/// fn long_computation() -> Result<u64, Error> {
 ///     let mut sum = 0;
 ///     for n in 0..1_000_000 {
 ///         sum += n;
@@ -70,6 +76,12 @@ pub fn suspend_until<F: Future>(future: F) -> Result<F::Output, Error> {
 ///     }
 ///     Ok(sum)
 /// }
+///
+/// let mut store = Store::new(&Engine::default(), ());
+/// let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
+/// let call = stack.run(&mut store, |_| Ok(long_computation()?));
+/// assert_eq!(futures::executor::block_on(call)?, 499_999_500_000);
+/// # Ok::<(), wasmtime::Error>(())
 /// ```
 pub fn yield_now() -> Result<(), Error> {
     Frame::with_current(Frame::yield_now)

@@ -14,7 +14,7 @@ use wasmtime::{
     PoolingAllocationConfig, Result, Store, Val, ValType,
 };
 use wasmtime_async::{
-    AsyncFunc, Carries, DEFAULT_SIZE, FiberStack, FuncExt, InstancePreExt, LinkerExt, Parking, Stack,
+    AsyncFunc, Carries, DEFAULT_STACK_SIZE, FiberStack, FuncExt, InstancePreExt, LinkerExt, Parking, Stack,
 };
 
 use self::futures::{Pending, Woken};
@@ -267,7 +267,7 @@ impl<S: Stack + Carries<Data> + 'static> Side for Ours<S> {
     type Func<P: Params, R: Results> = AsyncFunc<P, R>;
 
     fn stack() -> Result<S> {
-        Ok(S::new(DEFAULT_SIZE)?)
+        Ok(S::new(DEFAULT_STACK_SIZE)?)
     }
 
     fn define(linker: &mut Linker<Data>, host: Host) -> Result<()> {

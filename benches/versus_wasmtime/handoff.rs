@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use wasmtime::{Engine, Store};
-use wasmtime_async::{DEFAULT_SIZE, Stack, ThreadStack, yield_now};
+use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, ThreadStack, yield_now};
 
 const TWO_CORES: &str = "handoff_two_cores";
 const ONE_CORE: &str = "handoff_one_core";
@@ -49,7 +49,7 @@ fn measure(runner: &mut Runner, name: &str) {
 
 /// A call that suspends without end.
 fn stack(bencher: &mut Bencher<'_>) {
-    let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+    let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
     let mut store = Store::new(&Engine::default(), ());
     let call = stack.run(&mut store, |_| -> wasmtime::Result<()> {
         loop {

@@ -17,7 +17,7 @@ use wasmtime_async::{Carries, FuncExt, Stack};
 #[cfg(fiber_stack)]
 const FIBER_SIZE: usize = 64 << 20;
 #[cfg(feature = "thread-backend")]
-const THREAD_SIZE: usize = wasmtime_async::DEFAULT_SIZE;
+const THREAD_SIZE: usize = wasmtime_async::DEFAULT_STACK_SIZE;
 /// Calls in flight on each executor, by kind of stack.
 #[cfg(fiber_stack)]
 const FIBERS: usize = 1500;

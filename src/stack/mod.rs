@@ -6,11 +6,12 @@ use crate::{Error, Result};
 use wasmtime::{AsContextMut, Engine, StoreContextMut};
 
 #[cfg(fiber_stack)]
-mod fiber;
+#[cfg_attr(docsrs, doc(cfg(feature = "fiber")))]
+pub(crate) mod fiber;
 #[cfg(feature = "thread-backend")]
 pub(crate) mod thread;
 
-/// The stacks that this target has with the features in use, and how those of type `DefaultStack` are left.
+/// The stacks that this target has with the features in use.
 pub(crate) mod available {
     #[cfg(feature = "thread-backend")]
     pub use super::thread::ThreadStack;
@@ -18,14 +19,11 @@ pub(crate) mod available {
     cfg_select! {
         fiber_stack => {
             pub use super::fiber::{FiberStack, Parking};
-            pub(crate) use super::fiber::leave;
 
             /// The best stack that this target has with the features in use.
             pub type DefaultStack = FiberStack;
         }
         feature = "thread-backend" => {
-            pub(crate) use super::thread::leave;
-
             /// The best stack that this target has with the features in use.
             pub type DefaultStack = ThreadStack;
         }
@@ -42,7 +40,7 @@ pub(crate) mod available {
 ///
 /// Guests may use 512 KiB of it (`Config::max_wasm_stack`, counted from where the guest was entered), the rest is for
 /// host functions. It is address space: memory is taken as it is used, page by page.
-pub const DEFAULT_SIZE: usize = 2 << 20;
+pub const DEFAULT_STACK_SIZE: usize = 2 << 20;
 
 /// The least size of a stack, in bytes.
 const MIN_SIZE: usize = 64 << 10;
@@ -65,7 +63,7 @@ fn check_size(size: usize) -> Result<usize, Error> {
 pub(crate) fn check_room(size: usize, engine: &Engine) -> Result<(), Error> {
     let min = engine.get_max_wasm_stack().saturating_add(HOST_ROOM);
     // Guests in Pulley's bytecode have a stack of their own.
-    if size >= min || engine.is_pulley() { Ok(()) } else { Err(Error::StackSize { size, min, max: MAX_SIZE }) }
+    if size >= min || engine.is_pulley() { Ok(()) } else { Err(Error::StackTooSmall { size, min }) }
 }
 
 /// A stack that calls run on, one at a time, call after call.
@@ -77,7 +75,7 @@ pub(crate) fn check_room(size: usize, engine: &Engine) -> Result<(), Error> {
 /// # use wasmtime::{Engine, Store};
 /// # let engine = Engine::default();
 /// # let (mut store_a, mut store_b) = (Store::new(&engine, ()), Store::new(&engine, ()));
-/// let mut stack = DefaultStack::new(wasmtime_async::DEFAULT_SIZE)?;
+/// let mut stack = DefaultStack::new(wasmtime_async::DEFAULT_STACK_SIZE)?;
 /// let a = stack.run(&mut store_a, |_| Ok(1));
 /// let b = stack.run(&mut store_b, |_| Ok(2)); // the stack is still borrowed by `a`
 /// futures::executor::block_on(async { futures::join!(a, b) });
@@ -87,7 +85,7 @@ pub(crate) fn check_room(size: usize, engine: &Engine) -> Result<(), Error> {
 /// An idle stack can be sent to another thread. The trait is sealed: its two backends are
 /// [`FiberStack`](crate::FiberStack) and, with the feature `thread-backend`, `ThreadStack`.
 pub trait Stack: Backend {
-    /// Makes a stack of `size` bytes. [`DEFAULT_SIZE`] fits wasmtime's default configuration; where
+    /// Makes a stack of `size` bytes. [`DEFAULT_STACK_SIZE`] fits wasmtime's default configuration; where
     /// `Config::max_wasm_stack` was changed, it must be larger than that by what host functions need, at least 32 KiB.
     ///
     /// # Errors
@@ -107,13 +105,16 @@ pub trait Stack: Backend {
     /// A store that is already inside a call on the stack that this code runs on stays there: `f` then runs right
     /// here, within the first poll, and this stack is left alone. (wasmtime keeps one stack limit a store. So do not
     /// enter a store that is inside a call on another stack by wasmtime's own functions, which do not look: its guests
-    /// would trap early, or find the end of the stack by themselves.)
+    /// would trap early, or overflow the stack.)
+    ///
+    /// Pass the `Store` or the `Caller` itself: whether the store is in use is then known by the type. For any other kind
+    /// of context it takes a backtrace to find out, some microseconds at each call.
     ///
     /// # Errors
     ///
-    /// Whatever `f` returns; [`Error::StackSize`] if the stack is too small for what the store's engine lets guests use;
+    /// Whatever `f` returns; [`Error::StackTooSmall`] if guests of the store's engine may use more than it has;
     /// [`Error::StackMemory`], [`Error::ThreadSpawn`] or [`Error::Fibers`] if the stack must be made anew, or for another
-    /// thread, and cannot; [`Error::ReEntry`] if the store is inside a call that was entered on another stack.
+    /// thread, and cannot; [`Error::Reentry`] if the store is inside a call that was entered on another stack.
     ///
     /// # Panics
     ///
@@ -127,10 +128,10 @@ pub trait Stack: Backend {
     ///
     /// ```
     /// use wasmtime::{Engine, Store};
-    /// use wasmtime_async::{DEFAULT_SIZE, DefaultStack, Stack, suspend_until};
+    /// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, Stack, suspend_until};
     ///
     /// let mut store = Store::new(&Engine::default(), 20);
-    /// let mut stack = DefaultStack::new(DEFAULT_SIZE)?;
+    /// let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
     /// let call = stack.run(&mut store, |store| {
     ///     let one = suspend_until(async { 1 })?; // any future, in the middle of synchronous code
     ///     Ok(store.data() * 2 + one)
@@ -190,7 +191,7 @@ pub trait CarriesSealed<T: ?Sized> {}
 #[expect(unsafe_code, reason = "safe code relies on what a backend promises")]
 pub unsafe trait Backend: Sized {
     /// The memory and the machinery of a stack. The stack holds it while idle, a call while it runs, so that a
-    /// forgotten call takes it out of the world.
+    /// forgotten call keeps it from being used again.
     type Runner;
 
     /// Takes the idle runner out of the stack, or makes one if the last was forgotten with its call.
@@ -198,10 +199,14 @@ pub unsafe trait Backend: Sized {
     fn take(&mut self) -> Result<Self::Runner, Error>;
 
     /// Gives an idle runner back.
+    ///
+    /// # Safety
+    ///
+    /// It was taken out of this very stack.
     #[doc(hidden)]
-    fn put_back(&mut self, runner: Self::Runner);
+    unsafe fn put_back(&mut self, runner: Self::Runner);
 
-    /// The frame.
+    /// The frame through which the poller and the code on the stack talk.
     #[doc(hidden)]
     fn frame(runner: &Self::Runner) -> &Frame;
 

@@ -4,7 +4,7 @@ use crate::common::futures::{finish, pending, poll_caught};
 use crate::support::guest::{assert_usable, export, guest, runner, stack, store};
 use crate::support::{AnyStack, Code, Host, matrix};
 use wasmtime::{Caller, Engine, Func, FuncType, Linker, Module, Result, Store, Trap, Val, ValType};
-use wasmtime_async::{DEFAULT_SIZE, Error, FuncExt, LinkerExt, StoreExt, suspend_until, yield_now};
+use wasmtime_async::{DEFAULT_STACK_SIZE, Error, FuncExt, LinkerExt, StoreExt, suspend_until, yield_now};
 
 matrix!(
     sizes_of_stacks,
@@ -30,11 +30,11 @@ fn assert_says(error: &wasmtime::Error, words: &[&str]) {
 fn sizes_of_stacks<S: AnyStack>(code: Code) -> Result<()> {
     for size in [0, 1, 4096, 0xffff, usize::MAX, usize::MAX - 1, usize::MAX / 2] {
         let error = S::new(size).map(|_| ()).expect_err("no size for a stack");
-        let Error::StackSize { size: asked, min, max } = error else { panic!("{size}: {error:?}") };
+        let Error::StackSize { size: asked, min, max, .. } = error else { panic!("{size}: {error:?}") };
         assert_eq!(asked, size);
         assert!(!(min..=max).contains(&size));
         let text = error.to_string();
-        for word in [&size.to_string(), &min.to_string(), &max.to_string(), "max_wasm_stack"] {
+        for word in [&size.to_string(), &min.to_string(), &max.to_string()] {
             assert!(text.contains(word), "`{word}` is missing: {text}");
         }
         // The greatest size is one that can be asked for; there is no such memory. (With addresses of 32 bits there is.)
@@ -48,7 +48,7 @@ fn sizes_of_stacks<S: AnyStack>(code: Code) -> Result<()> {
 
     // The least size that is allowed works where guests may use little; and one that is no number of pages.
     let engine = Engine::new(code.config().max_wasm_stack(32 << 10))?;
-    for size in [64 << 10, (100 << 10) + 1, DEFAULT_SIZE] {
+    for size in [64 << 10, (100 << 10) + 1, DEFAULT_STACK_SIZE] {
         let mut stack = S::new(size)?;
         assert_eq!(stack.size(), size);
         assert_usable(&mut stack, &mut Store::new(&engine, Host::default()))?;
@@ -73,8 +73,11 @@ fn stacks_smaller_than_what_guests_may_use<S: AnyStack>(code: Code) -> Result<()
         let fits = fits || code == Code::Pulley;
         assert_eq!(ran, fits, "{size}");
         match error.downcast_ref() {
-            Some(&Error::StackSize { size: told, min, .. }) => {
+            Some(error @ &Error::StackTooSmall { size: told, min, .. }) => {
                 assert_eq!((told, min, fits), (size, limit + room, false));
+                for word in [&size.to_string(), &min.to_string(), "max_wasm_stack"] {
+                    assert!(error.to_string().contains(word), "`{word}` is missing: {error}");
+                }
             }
             _ => assert_eq!((error.downcast_ref(), fits), (Some(&Trap::StackOverflow), true)),
         }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use wasmtime::{Func, Result};
-use wasmtime_async::{DEFAULT_SIZE, FuncExt, suspend_until};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FuncExt, suspend_until};
 
 matrix!(pinned_memory_is_left_alone, nothing_runs, the_stack_works_on);
 
@@ -124,7 +124,7 @@ fn the_stack_works_on<S: AnyStack>(code: Code) -> Result<()> {
             assert_eq!(poll_once(&mut call).is_pending(), round % 2 == 0);
         }
         mem::forget(call);
-        assert_eq!(stack.size(), DEFAULT_SIZE);
+        assert_eq!(stack.size(), DEFAULT_STACK_SIZE);
         assert_usable(&mut stack, &mut self::store(code))?;
     }
     Ok(())

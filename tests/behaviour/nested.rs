@@ -10,8 +10,8 @@ use std::panic::resume_unwind;
 use std::sync::Mutex;
 use std::task::Poll;
 use std::thread as os_thread;
-use wasmtime::{Caller, Engine, Extern, Func, Linker, Result, Store, Trap, TypedFunc, Val};
-use wasmtime_async::{Carries, DEFAULT_SIZE, Error, FuncExt, LinkerExt, suspend_until, yield_now};
+use wasmtime::{AsContextMut, Caller, Engine, Extern, Func, Linker, Result, Store, Trap, TypedFunc, Val};
+use wasmtime_async::{Carries, DEFAULT_STACK_SIZE, Error, FuncExt, LinkerExt, suspend_until, yield_now};
 
 matrix!(
     back_into_the_same_store,
@@ -25,6 +25,7 @@ matrix!(
     reentry_after_a_plain_call,
     reentry_after_a_plain_call_of_a_host_function,
     reentry_from_another_stack,
+    reentry_through_a_context,
     polled_inside_and_outside_other_calls,
     outlives_the_call_that_started_it,
     idle_stacks_change_threads,
@@ -142,7 +143,7 @@ fn back_with_another_stack_at_hand<S: AnyStack>(code: Code) -> Result<()> {
     let addresses: Vec<usize> = log.take().iter().map(|address| address.parse().expect("a number")).collect();
     assert_eq!(addresses.len(), 7);
     for address in &addresses {
-        assert!(address.abs_diff(addresses[0]) < DEFAULT_SIZE, "all on one stack: {addresses:x?}");
+        assert!(address.abs_diff(addresses[0]) < DEFAULT_STACK_SIZE, "all on one stack: {addresses:x?}");
     }
     assert_usable(&mut stack, &mut store)
 }
@@ -407,7 +408,7 @@ fn another_store_without_a_stack_of_its_own<S: AnyStack>(code: Code) -> Result<(
 
 fn assert_reentry<R: std::fmt::Debug>(result: Result<R>) {
     let error = result.expect_err("enters the store on another stack");
-    assert!(matches!(error.downcast_ref(), Some(Error::ReEntry)), "{error:?}");
+    assert!(matches!(error.downcast_ref(), Some(Error::Reentry)), "{error:?}");
     let text = error.downcast_ref::<Error>().expect("it is").to_string();
     assert!(text.contains("already inside a call") && text.contains("call_on"), "{text}");
 }
@@ -489,6 +490,36 @@ fn reentry_from_another_stack<S: AnyStack>(code: Code) -> Result<()> {
     let instance = guest(&mut store, BACK, [wait, back])?;
     let run = export(&mut store, &instance, "run").get_async(&store).get1::<i32, i32>()?;
     assert_eq!(finish(run.call(&mut stack, &mut store, (4,)))?, 8 + 1 + 200);
+    assert_usable(&mut stack, &mut store)
+}
+
+/// What a host function has is no `Caller` but a context, whose type says nothing of where it comes from.
+fn reentry_through_a_context<S: AnyStack>(code: Code) -> Result<()> {
+    let mut store = store(code);
+    let refused = Func::wrap(&mut store, |mut caller: Caller<'_, Host>| {
+        let mut context = caller.as_context_mut();
+        let mut refused = || assert_reentry(finish(stack::<S>().go(&mut context, |_| Ok(()))));
+        // On another thread, too, which knows nothing of what is entered on this one.
+        os_thread::scope(|scope| scope.spawn(&mut refused).join()).expect("is refused");
+        refused();
+    });
+    let run = runner(&mut store, RECURSES, [refused])?;
+    run.call(&mut store, &[], &mut [])?;
+
+    // On a stack, it is known to be there, but not by other threads.
+    let here = Func::wrap(&mut store, |mut caller: Caller<'_, Host>| -> Result<()> {
+        let mut context = caller.as_context_mut();
+        finish(stack::<S>().go(&mut context, |_| Ok(())))?;
+        let elsewhere = || assert_reentry(finish(stack::<S>().go(&mut context, |_| Ok(()))));
+        os_thread::scope(|scope| scope.spawn(elsewhere).join()).expect("is refused");
+        Ok(())
+    });
+    let run = runner(&mut store, RECURSES, [here])?;
+    let mut stack = stack::<S>();
+    finish(run.call_on(&mut stack, &mut store, &[], &mut []))?;
+
+    // That of a store that is not in use is as good as the store.
+    assert_eq!(finish(stack.go(&mut store.as_context_mut(), |store| Ok(store.data().id)))?, store.data().id);
     assert_usable(&mut stack, &mut store)
 }
 

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use wasmtime::{Func, Store, Trap, Val};
 use wasmtime_async::{Carries, FiberStack, FuncExt, Stack};
 #[cfg(feature = "thread-backend")]
-use wasmtime_async::{DEFAULT_SIZE, ThreadStack};
+use wasmtime_async::{DEFAULT_STACK_SIZE, ThreadStack};
 
 /// A stack that no call is on.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Idle {
 
     #[cfg(feature = "thread-backend")]
     pub(crate) fn thread() -> Self {
-        Self::Thread(ThreadStack::new(DEFAULT_SIZE).expect("there are threads"))
+        Self::Thread(ThreadStack::new(DEFAULT_STACK_SIZE).expect("there are threads"))
     }
 }
 

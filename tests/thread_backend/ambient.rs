@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::task::Poll;
 use std::thread;
 use wasmtime::{Caller, Engine, Func, Store};
-use wasmtime_async::{DEFAULT_SIZE, FuncExt, Stack, ThreadStack, yield_now};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FuncExt, Stack, ThreadStack, yield_now};
 
 thread_local!(static TITLE: RefCell<String> = RefCell::default());
 
@@ -47,7 +47,7 @@ fn carry_title(stack: &mut ThreadStack) -> Arc<AtomicI32> {
 #[test]
 fn each_stretch_has_what_its_poller_had() {
     watched(|at| {
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         let loans = carry_title(&mut stack);
         let mut store = Store::new(&Engine::default(), Vec::new());
         let f = Func::wrap(&mut store, |mut caller: Caller<'_, Vec<String>>| -> wasmtime::Result<()> {
@@ -89,7 +89,7 @@ fn a_cancelled_call_has_what_the_dropping_thread_has() {
         }
     }
     watched(|_| {
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         let loans = carry_title(&mut stack);
         let mut store = Store::new(&Engine::default(), String::new());
         let mut call = stack.run(&mut store, |mut store| {
@@ -107,7 +107,7 @@ fn a_cancelled_call_has_what_the_dropping_thread_has() {
 #[test]
 fn a_stack_keeps_its_hook_for_all_its_calls() {
     watched(|at| {
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         carry_title(&mut stack);
         TITLE.set("mine".to_owned());
         let engine = Engine::default();
@@ -125,7 +125,7 @@ fn a_stack_keeps_its_hook_for_all_its_calls() {
         assert_eq!(block_on(stack.run(&mut store, |_| Ok(title()))).unwrap(), "mine");
         // A new stack has none of it, whichever thread it gets.
         drop(stack);
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         assert_eq!(block_on(stack.run(&mut store, |_| Ok(title()))).unwrap(), "");
     });
 }
@@ -144,7 +144,7 @@ fn panics_of_the_hook_do_not_reach_the_call() {
     watched(|at| {
         for place in ["nowhere", "capture", "enter", "leave"] {
             at.note("poller", place);
-            let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+            let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
             let mut store = Store::new(&Engine::default(), ());
             let before = block_on(stack.run(&mut store, |_| Ok(thread::current().id()))).unwrap();
             stack.set_ambient(move || {
@@ -236,7 +236,7 @@ mod tokio_runtime {
                         let (engine, linker, module, at) = (engine.clone(), linker.clone(), module.clone(), at.clone());
                         tokio::spawn(async move {
                             at.note(n, "began");
-                            let mut stack = ThreadStack::new(DEFAULT_SIZE)?;
+                            let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE)?;
                             let mut store = Store::new(&engine, ());
                             let instance = linker.instantiate_on(&mut stack, &mut store, &module).await?;
                             let go = instance.get_func(&mut store, "go").unwrap();
@@ -258,7 +258,7 @@ mod tokio_runtime {
     #[test]
     fn no_runtime_no_context() {
         watched(|_| {
-            let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+            let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
             let mut store = Store::new(&Engine::default(), ());
             let runtime = runtime();
             let current = |stack: &mut ThreadStack, store: &mut Store<()>| {
@@ -277,7 +277,7 @@ mod tokio_runtime {
     #[test]
     fn each_stretch_has_its_pollers_runtime() {
         watched(|_| {
-            let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+            let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
             let mut store = Store::new(&Engine::default(), ());
             let mut call = stack.run(&mut store, |_| {
                 let mut seen = Vec::new();
@@ -309,7 +309,7 @@ mod tokio_runtime {
             for n in 0..10 {
                 let sender = sender.clone();
                 runtime.spawn(async move {
-                    let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+                    let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
                     let mut store = Store::new(&Engine::default(), ());
                     let call = stack.run(&mut store, |_| {
                         sender.send(None).unwrap();
@@ -337,7 +337,7 @@ mod tokio_runtime {
         watched(|at| {
             let runtime = runtime();
             let _entered = runtime.enter();
-            let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+            let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
             let mut store = Store::new(&Engine::default(), ());
             let before = block_on(stack.run(&mut store, |_| Ok(thread::current().id()))).unwrap();
             let mut call = stack.run(&mut store, |_| {

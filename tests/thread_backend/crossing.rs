@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use wasmtime::{Caller, Engine, Func, Linker, Module, Result, Store, Trap, Val};
-use wasmtime_async::{DEFAULT_SIZE, Error, FuncExt, LinkerExt, Stack, ThreadStack, suspend_until, yield_now};
+use wasmtime_async::{DEFAULT_STACK_SIZE, Error, FuncExt, LinkerExt, Stack, ThreadStack, suspend_until, yield_now};
 
 /// A guest that calls its host twice from within a synchronous function of the host: `go(n)` is what the host makes of
 /// `n` and 1, added up.
@@ -64,7 +64,7 @@ fn instance(engine: &Engine, stack: &mut ThreadStack, pending: u32) -> Result<(S
 #[test]
 fn all_of_a_call_runs_on_the_stacks_own_thread() {
     watched(|at| {
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         at.note("poller", "instantiates");
         let (mut store, instance) = instance(&Engine::default(), &mut stack, 2).unwrap();
         let go = instance.get_func(&mut store, "go").unwrap().get_async(&store).get1::<i32, i32>().unwrap();
@@ -87,7 +87,7 @@ fn calls_are_send() {
     }
     watched(|_| {
         let engine = Engine::default();
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         let mut store = Store::new(&engine, Cell::new(5));
         let linker = Linker::new(&engine);
         let module = Module::new(&engine, "(module (func (export \"f\")))").unwrap();
@@ -110,7 +110,7 @@ fn calls_are_send() {
 #[test]
 fn futures_of_host_functions_need_not_be_send() {
     watched(|_| {
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         let mut store = Store::new(&Engine::default(), ());
         let f = Func::wrap_suspending(&mut store, async |n: i32| {
             let shared = Rc::new(Cell::new(n));
@@ -133,7 +133,7 @@ fn futures_of_host_functions_need_not_be_send() {
 #[test]
 fn each_poll_from_another_thread() {
     watched(|at| {
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         let (mut store, instance) = instance(&Engine::default(), &mut stack, 10).unwrap();
         let go = instance.get_func(&mut store, "go").unwrap().get_async(&store).get1::<i32, i32>().unwrap();
         let mut call = go.call(&mut stack, &mut store, (4,));
@@ -154,7 +154,7 @@ fn each_poll_from_another_thread() {
 #[test]
 fn dropped_by_another_thread() {
     watched(|at| {
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         let (mut store, instance) = instance(&Engine::default(), &mut stack, 10).unwrap();
         let go = instance.get_func(&mut store, "go").unwrap().get_async(&store).get1::<i32, i32>().unwrap();
         let mut call = go.call(&mut stack, &mut store, (4,));
@@ -173,7 +173,7 @@ fn nest(engine: &Engine, depth: u32, gate: &Gate, at: &crate::common::watchdog::
         suspend_until(gate.wait())?;
         return Ok(0);
     }
-    let mut stack = ThreadStack::new(DEFAULT_SIZE)?;
+    let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE)?;
     let mut store = Store::new(engine, ());
     let (gate, at, inner) = (gate.clone(), at.clone(), engine.clone());
     let f = Func::wrap(&mut store, move || nest(&inner, depth - 1, &gate, &at));
@@ -186,7 +186,7 @@ fn nest(engine: &Engine, depth: u32, gate: &Gate, at: &crate::common::watchdog::
 fn polled_within_a_worker_of_another_stack() {
     watched(|at| {
         let (engine, gate) = (Engine::default(), Gate::default());
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         let mut store = Store::new(&engine, ());
         for open in [true, false] {
             let (inner, passed, notes) = (engine.clone(), gate.clone(), at.clone());
@@ -213,7 +213,7 @@ fn polled_within_a_worker_of_another_stack() {
 fn suspended(gate: &Gate, ended: &Arc<AtomicU32>) -> Box<dyn Send> {
     let (gate, ended) = (gate.clone(), Arc::clone(ended));
     let mut task: futures::future::BoxFuture<'static, _> = Box::pin(async move {
-        let mut stack = ThreadStack::new(DEFAULT_SIZE)?;
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE)?;
         let mut store = Store::new(&Engine::default(), ());
         stack
             .run(&mut store, move |_| {
@@ -231,7 +231,7 @@ fn suspended(gate: &Gate, ended: &Arc<AtomicU32>) -> Box<dyn Send> {
 fn dropped_within_a_host_function() {
     watched(|at| {
         let (gate, ended) = (Gate::default(), Arc::new(AtomicU32::new(0)));
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         let mut store = Store::new(&Engine::default(), Some(suspended(&gate, &ended)));
         let f = Func::wrap(&mut store, |mut caller: Caller<'_, Option<Box<dyn Send>>>| drop(caller.data_mut().take()));
         at.note("poller", "polls a call whose host function drops another");
@@ -258,12 +258,12 @@ fn a_store_inside_a_call_does_not_enter_another_stack() {
         let mut store = Store::new(&Engine::default(), ());
         let f = Func::wrap(&mut store, |mut caller: Caller<'_, ()>| -> Result<i32> {
             let here = thread::current().id();
-            let mut stack = ThreadStack::new(DEFAULT_SIZE)?;
+            let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE)?;
             let there = poll_once(&mut stack.run(&mut caller, |_| Ok(thread::current().id())));
             Ok(i32::from(matches!(there, Poll::Ready(Ok(there)) if there == here)))
         });
         let f = f.get_async(&store).get0::<i32>().unwrap();
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         at.note("poller", "polls");
         assert_eq!(block_on(f.call(&mut stack, &mut store, ())).unwrap(), 1, "ran on the other stack");
     });
@@ -276,17 +276,17 @@ fn a_store_further_out_does_not_enter_another_stack() {
         let engine = Engine::default();
         let mut store = Store::new(&engine, ());
         let f = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| -> Result<i32> {
-            let mut between = ThreadStack::new(DEFAULT_SIZE)?;
+            let mut between = ThreadStack::new(DEFAULT_STACK_SIZE)?;
             let mut other = Store::new(&engine, ());
             let call = between.run(&mut other, move |_| {
-                let mut inner = ThreadStack::new(DEFAULT_SIZE)?;
+                let mut inner = ThreadStack::new(DEFAULT_STACK_SIZE)?;
                 block_on(inner.run(&mut caller, |_| Ok(())))
             });
             let outcome = block_on(call);
-            Ok(i32::from(outcome.is_err_and(|error| matches!(error.downcast_ref(), Some(Error::ReEntry)))))
+            Ok(i32::from(outcome.is_err_and(|error| matches!(error.downcast_ref(), Some(Error::Reentry)))))
         });
         let f = f.get_async(&store).get0::<i32>().unwrap();
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         at.note("poller", "polls");
         assert_eq!(block_on(f.call(&mut stack, &mut store, ())).unwrap(), 1, "the store went to another stack");
     });
@@ -295,7 +295,7 @@ fn a_store_further_out_does_not_enter_another_stack() {
 #[test]
 fn endless_recursion_on_a_worker_is_a_trap() {
     watched(|at| {
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         let (mut store, instance) = instance(&Engine::default(), &mut stack, 1).unwrap();
         let deep = instance.get_func(&mut store, "deep").unwrap().get_async(&store).get0::<i32>().unwrap();
         for _ in 0..2 {
@@ -311,7 +311,7 @@ fn endless_recursion_on_a_worker_is_a_trap() {
 #[test]
 fn panics_cross_to_the_poller() {
     watched(|at| {
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         let mut store = Store::new(&Engine::default(), ());
         let id = block_on(stack.run(&mut store, |_| Ok(thread::current().id()))).unwrap();
         for suspend in [false, true] {
@@ -333,7 +333,7 @@ fn panics_cross_to_the_poller() {
 #[test]
 fn dropped_while_the_poller_panics() {
     watched(|at| {
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         let mut store = Store::new(&Engine::default(), 0);
         let payload = catch_unwind(AssertUnwindSafe(|| {
             let mut call = stack.run(&mut store, |mut store| -> Result<()> {
@@ -367,7 +367,7 @@ fn wake_ups_of_the_pollers_thread_are_not_swallowed() {
         }
     }
     watched(|at| {
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         let mut store = Store::new(&Engine::default(), ());
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let poller = this_thread();
@@ -406,11 +406,11 @@ mod with_fibers {
     fn thread_stack_polled_on_a_fiber() {
         watched(|at| {
             let gate = Gate::default();
-            let mut outer = FiberStack::new(DEFAULT_SIZE).unwrap();
+            let mut outer = FiberStack::new(DEFAULT_STACK_SIZE).unwrap();
             let mut store = Store::new(&Engine::default(), ());
             for open in [true, false] {
                 let mut call = outer.run(&mut store, |_| {
-                    let mut inner = ThreadStack::new(DEFAULT_SIZE)?;
+                    let mut inner = ThreadStack::new(DEFAULT_STACK_SIZE)?;
                     let (mut store, instance) = instance(&Engine::default(), &mut inner, 3)?;
                     let go = instance.get_func(&mut store, "go").unwrap().get_async(&store).get1::<i32, i32>()?;
                     let n = suspend_until(go.call(&mut inner, &mut store, (1,)))??;
@@ -438,13 +438,13 @@ mod with_fibers {
     #[test]
     fn fibers_on_a_worker() {
         watched(|at| {
-            let mut outer = ThreadStack::new(DEFAULT_SIZE).unwrap();
+            let mut outer = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
             let mut store = Store::new(&Engine::default(), ());
             let mut call = outer.run(&mut store, |_| {
                 let engine = Engine::default();
                 let shared = Rc::new(Cell::new(0));
                 let fiber = async |n: u32| -> Result<()> {
-                    let mut stack = FiberStack::new(DEFAULT_SIZE)?;
+                    let mut stack = FiberStack::new(DEFAULT_STACK_SIZE)?;
                     let mut store = Store::new(&engine, Rc::clone(&shared));
                     let f = Func::wrap(&mut store, move |caller: Caller<'_, Rc<Cell<u32>>>| -> Result<()> {
                         for _ in 0..n {

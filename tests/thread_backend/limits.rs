@@ -12,7 +12,7 @@ use std::sync::mpsc::{RecvError, Sender, channel};
 use std::task::Poll;
 use std::thread::{self, ThreadId};
 use wasmtime::{Config, Engine, Func, Module, Store};
-use wasmtime_async::{Call, DEFAULT_SIZE, Error, FuncExt, Stack, ThreadStack, suspend_until, yield_now};
+use wasmtime_async::{Call, DEFAULT_STACK_SIZE, Error, FuncExt, Stack, ThreadStack, suspend_until, yield_now};
 
 fn thread_of(stack: &mut ThreadStack) -> ThreadId {
     let mut store = Store::new(&Engine::default(), ());
@@ -45,11 +45,11 @@ fn smallest_size_runs_a_closure_that_waits() {
 #[cfg(target_pointer_width = "64")]
 fn a_size_that_the_system_has_not_got() {
     watched(|at| {
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         for size in [usize::MAX >> 8, usize::MAX >> 2] {
             at.note("poller", format_args!("asks for {size} bytes"));
             let error = ThreadStack::new(size).unwrap_err();
-            let Error::ThreadSpawn { size: told, source } = &error else { panic!("{error}") };
+            let Error::ThreadSpawn { size: told, source, .. } = &error else { panic!("{error}") };
             assert_eq!(*told, size);
             assert!(source.raw_os_error().is_some(), "{source:?}");
         }
@@ -193,7 +193,7 @@ fn cached_threads_end_by_themselves() {
     watched(|at| {
         let (ends, ended) = channel();
         let mut store = Store::new(&Engine::default(), ());
-        let mut stacks: Vec<_> = (0..5).map(|_| ThreadStack::new(DEFAULT_SIZE).unwrap()).collect();
+        let mut stacks: Vec<_> = (0..5).map(|_| ThreadStack::new(DEFAULT_STACK_SIZE).unwrap()).collect();
         for stack in &mut stacks {
             let ends = ends.clone();
             let call = stack.run(&mut store, |_| {
@@ -207,7 +207,7 @@ fn cached_threads_end_by_themselves() {
         at.note("main", "waits for them to end");
         assert_eq!(ended.recv(), Err(RecvError));
         wait_for_workers(0);
-        thread_of(&mut ThreadStack::new(DEFAULT_SIZE).unwrap());
+        thread_of(&mut ThreadStack::new(DEFAULT_STACK_SIZE).unwrap());
     });
 }
 
@@ -219,9 +219,9 @@ fn idle_threads_sleep() {
     }
     watched(|at| {
         let engine = Engine::default();
-        let mut idle: Vec<_> = (0..4).map(|_| ThreadStack::new(DEFAULT_SIZE).unwrap()).collect();
+        let mut idle: Vec<_> = (0..4).map(|_| ThreadStack::new(DEFAULT_STACK_SIZE).unwrap()).collect();
         let mut places: Vec<_> =
-            (0..4).map(|_| (ThreadStack::new(DEFAULT_SIZE).unwrap(), Store::new(&engine, ()))).collect();
+            (0..4).map(|_| (ThreadStack::new(DEFAULT_STACK_SIZE).unwrap(), Store::new(&engine, ()))).collect();
         let mut calls: Vec<_> =
             places.iter_mut().map(|(stack, store)| stack.run(store, |_| Ok(yield_now()?))).collect();
         for call in &mut calls {
@@ -262,7 +262,7 @@ fn a_forgotten_call_keeps_its_thread() {
         return;
     }
     watched(|at| {
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         let first = thread_of(&mut stack);
         let engine = Engine::default();
         for n in 1..=3 {
@@ -294,7 +294,7 @@ fn process_exits_with_calls_suspended() {
     watched(|at| {
         for n in 0..20 {
             at.note("poller", format_args!("call {n}"));
-            let stack = Box::leak(Box::new(ThreadStack::new(DEFAULT_SIZE).unwrap()));
+            let stack = Box::leak(Box::new(ThreadStack::new(DEFAULT_STACK_SIZE).unwrap()));
             let store = Box::leak(Box::new(Store::new(&engine, ())));
             let gate = gate.clone();
             let mut call = stack.run(store, move |_| Ok(suspend_until(gate.wait())?));
@@ -303,13 +303,13 @@ fn process_exits_with_calls_suspended() {
         }
         // And an idle stack, a worker in the cache, and a call that is in the midst of its work, polled by another
         // thread.
-        std::mem::forget(ThreadStack::new(DEFAULT_SIZE).unwrap());
-        drop(ThreadStack::new(DEFAULT_SIZE).unwrap());
+        std::mem::forget(ThreadStack::new(DEFAULT_STACK_SIZE).unwrap());
+        drop(ThreadStack::new(DEFAULT_STACK_SIZE).unwrap());
         let busy = Gate::default();
         let (said, engine) = (busy.clone(), engine.clone());
         thread::spawn(move || {
             let mut store = Store::new(&engine, ());
-            let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+            let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
             let _never = block_on(stack.run(&mut store, move |_| {
                 said.open();
                 loop {
@@ -333,7 +333,7 @@ fn process_exits_from_a_stack() {
         return;
     }
     watched(|_| {
-        let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         let mut store = Store::new(&Engine::default(), ());
         let f = Func::wrap(&mut store, || -> () { process::exit(77) });
         let _never = block_on(f.call_on(&mut stack, &mut store, &[], &mut []));

@@ -4,7 +4,7 @@ use crate::host::Host;
 use crate::{Row, Value};
 use wasmtime::error::Context as _;
 use wasmtime::{Instance, Linker, Memory, Module, Result, Store, TypedFunc, WasmParams, WasmResults, bail};
-use wasmtime_async::{AsyncFunc, DEFAULT_SIZE, DefaultStack, FuncExt, LinkerExt, Stack};
+use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, DefaultStack, FuncExt, LinkerExt, Stack};
 
 // From `sqlite3.h`.
 const OK: i32 = 0;
@@ -50,7 +50,7 @@ struct Sqlite {
 impl Database {
     /// Makes an instance of SQLite and opens a file with it.
     pub async fn open(module: &Module, linker: &Linker<Host>, host: Host, name: &str) -> Result<Self> {
-        let mut stack = DefaultStack::new(DEFAULT_SIZE)?;
+        let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
         let mut store = Store::new(module.engine(), host);
         let instance = linker.instantiate_on(&mut stack, &mut store, module).await?;
         let initialize = instance.get_func(&mut store, "_initialize").context("the guest is not a reactor")?;

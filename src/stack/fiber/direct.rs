@@ -20,7 +20,7 @@
 #![expect(unsafe_code, reason = "finds and sets a thread-local variable of another crate")]
 
 use super::memory::Memory;
-use super::parking::engine;
+use crate::activation::in_activation;
 use corosensei::stack::Stack as _;
 use corosensei::{Coroutine, CoroutineResult};
 use std::cell::Cell;
@@ -31,19 +31,19 @@ use std::ptr;
 use std::slice;
 use std::sync::OnceLock;
 use std::thread;
-use wasmtime::{Engine, Func, Store};
+use wasmtime::Engine;
 
 /// The list of activations of a thread: the address of wasmtime's word.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ThreadList(*mut usize);
+pub(super) struct ThreadList(*mut *mut ());
 
 /// A value of that word.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Head(usize);
+pub(super) struct Head(*mut ());
 
 impl Head {
     /// No activation, on a thread that is initialised.
-    pub(super) const EMPTY: Self = Self(1);
+    pub(super) const EMPTY: Self = Self(ptr::without_provenance_mut(1));
 }
 
 thread_local! {
@@ -101,12 +101,13 @@ impl ThreadList {
     fn is_right(self) -> bool {
         Engine::tls_eager_initialize();
         let before = self.head();
-        let mut during = Head(0);
+        let mut during = Head::EMPTY;
         let here = ptr::from_mut(&mut during).addr();
         let entered = in_activation(|| during = self.head()).is_some();
         // Less than this lies between two frames of the same stack that are a few calls apart.
         let below = here.saturating_sub(256 << 10)..here;
-        entered && before.0 & 1 == 1 && during.0 & 1 == 1 && below.contains(&during.0) && self.head() == before
+        let (outside, inside) = (before.0.addr(), during.0.addr());
+        entered && outside & 1 == 1 && inside & 1 == 1 && below.contains(&inside) && self.head() == before
     }
 }
 
@@ -184,7 +185,7 @@ fn find_word() -> Option<Place> {
         let outside = Snapshot::take();
         let fits = |place: &Place| {
             let during = during.value(*place);
-            outside.value(*place) == Some(Head::EMPTY.0)
+            outside.value(*place) == Some(Head::EMPTY.0.addr())
                 && during.is_some_and(|word| word & 1 == 1 && stack.contains(&word))
         };
         candidates = Some(match candidates {
@@ -232,37 +233,3 @@ fn snapshot_on_stack() -> Option<(Range<usize>, Snapshot)> {
         CoroutineResult::Yield(()) => None,
     }
 }
-
-/// Calls `f` from within an activation on the stack that this runs on.
-fn in_activation<F: FnMut()>(mut f: F) -> Option<()> {
-    /// # Safety
-    ///
-    /// `f` is a valid `F` that is not used otherwise.
-    unsafe fn call<F: FnMut()>(f: *mut ()) {
-        // SAFETY: up to the caller.
-        unsafe { (*f.cast::<F>())() };
-    }
-
-    let closure = Erased { call: call::<F>, f: ptr::from_mut(&mut f).cast() };
-    let mut store = Store::new(engine().ok()?, ());
-    let host = Func::wrap(&mut store, move || {
-        // The whole of it, for its `Send`.
-        let Erased { call, f } = { closure };
-        // SAFETY: called below, while `f` is there and not used otherwise.
-        unsafe { call(f) };
-    });
-    host.typed::<(), ()>(&store).ok()?.call(&mut store, ()).ok()
-}
-
-/// A closure on the stack, for a host function that wasmtime wants to be `'static`, `Send` and `Sync`, though it is
-/// called right where it is made.
-#[derive(Clone, Copy)]
-struct Erased {
-    call: unsafe fn(*mut ()),
-    f: *mut (),
-}
-
-// SAFETY: called by the thread that made it.
-unsafe impl Send for Erased {}
-// SAFETY: as above.
-unsafe impl Sync for Erased {}

@@ -1,6 +1,6 @@
 //! The stack that is switched to: a corosensei coroutine, entered by way of a wasmtime fiber of its own.
 
-#[cfg(all(feature = "direct-parking", target_os = "linux"))]
+#[cfg(direct_parking)]
 mod direct;
 mod memory;
 mod parking;
@@ -20,14 +20,17 @@ use std::fmt;
 ///
 /// # Thread-local state
 ///
-/// Frames that are suspended share the thread's variables with all that runs meanwhile. So do not suspend
+/// Frames that are suspended share the thread's variables with all that runs meanwhile. The types cannot see that, so it
+/// is up to you, also in safe code, not to suspend
 ///
 /// - inside anything that sets a variable of the thread for the time of a closure or of a guard: such things count on
 ///   ending in the reverse order of their beginning, which suspended calls need not do. Where the variable is a pointer,
-///   as in `scoped_tls`, it is left dangling; a runtime's or a span's guard is left entered. wasmtime itself does so
+///   as in `scoped_tls`, it is left dangling: undefined behaviour; a runtime's or a span's guard is left entered. wasmtime
+///   itself does so
 ///   around the futures that the event loop of its `component-model-async` polls (`Store::run_concurrent`);
-/// - while a variable is borrowed (`LocalKey::with`), and keep the call in another variable: when the thread ends, they
-///   are destroyed one by one, and a call that is dropped then goes on with what is there no more;
+/// - while a variable is borrowed (`LocalKey::with`), if the call itself is kept in another variable of the thread: when
+///   the thread ends, the borrowed one may be destroyed first, and dropping the call then goes on with what is there no
+///   more: undefined behaviour;
 /// - in guests of an engine with wasmtime's `memory-protection-keys`: the processor's register of them is not parked.
 ///
 /// The first two do no harm on a `ThreadStack`, whose calls have a thread, and its variables, to themselves.
@@ -65,7 +68,7 @@ impl FiberStack {
     /// }
     /// ```
     pub fn parking() -> Parking {
-        #[cfg(all(feature = "direct-parking", target_os = "linux"))]
+        #[cfg(direct_parking)]
         if direct::ThreadList::of_this_thread().is_some() {
             return Parking::Direct;
         }
@@ -117,7 +120,7 @@ unsafe impl Backend for FiberStack {
     }
 
     #[inline]
-    fn put_back(&mut self, runner: Runner) {
+    unsafe fn put_back(&mut self, runner: Runner) {
         self.idle = Some(runner);
     }
 

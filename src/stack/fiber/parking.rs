@@ -52,7 +52,7 @@ impl ParkingFiber {
         match outcome {
             Poll::Pending => Ok(fiber),
             Poll::Ready(Ok(())) => unreachable!("a parking fiber ends by relaying"),
-            Poll::Ready(Err(error)) => Err(Error::Fibers(format!("{error:#}"))),
+            Poll::Ready(Err(error)) => Err(Error::Fibers { reason: format!("{error:#}") }),
         }
     }
 
@@ -109,8 +109,8 @@ unsafe impl<T> Send for StaysHere<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for StaysHere<T> {}
 
-/// The engine of this crate's own stores. It compiles nothing and runs no guest, so it handles no signals.
-pub(super) fn engine() -> Result<&'static Engine, Error> {
+/// The engine of these fibers. It compiles nothing and runs no guest, so it handles no signals.
+fn engine() -> Result<&'static Engine, Error> {
     static ENGINE: OnceLock<Result<Engine, String>> = OnceLock::new();
     ENGINE
         .get_or_init(|| {
@@ -123,7 +123,7 @@ pub(super) fn engine() -> Result<&'static Engine, Error> {
             Engine::new(&config).map_err(|error| format!("{error:#}"))
         })
         .as_ref()
-        .map_err(|reason| Error::Fibers(reason.clone()))
+        .map_err(|reason| Error::Fibers { reason: reason.clone() })
 }
 
 thread_local! {

@@ -1,14 +1,14 @@
 //! A coroutine that serves a frame, with wasm's activations parked whenever it is left.
 #![expect(unsafe_code, reason = "the parts of a runner refer to each other by address")]
 
-#[cfg(all(feature = "direct-parking", target_os = "linux"))]
+#[cfg(direct_parking)]
 use super::direct::{Head, ThreadList};
 use super::memory::Memory;
 use super::parking::{ParkingFiber, Relay};
 use crate::Error;
 use crate::frame::{Frame, Leave};
 use corosensei::{Coroutine, Yielder};
-#[cfg(all(feature = "direct-parking", target_os = "linux"))]
+#[cfg(direct_parking)]
 use std::cell::Cell;
 use std::cell::UnsafeCell;
 use std::ops::Range;
@@ -25,7 +25,7 @@ pub struct Runner(NonNull<Parts>);
 struct Parts {
     frame: Frame,
     /// How the call that runs parks directly, if it does.
-    #[cfg(all(feature = "direct-parking", target_os = "linux"))]
+    #[cfg(direct_parking)]
     direct: Cell<Option<Direct>>,
     /// Made when a call first needs it. Runs on a part of the coroutine's memory, so it goes before that.
     fiber: UnsafeCell<Option<ParkingFiber>>,
@@ -36,7 +36,7 @@ struct Parts {
 }
 
 /// A thread's list of activations, and what the call had on it when it was suspended.
-#[cfg(all(feature = "direct-parking", target_os = "linux"))]
+#[cfg(direct_parking)]
 #[derive(Clone, Copy)]
 struct Direct {
     list: ThreadList,
@@ -48,8 +48,8 @@ impl Runner {
     pub(super) fn new(size: usize) -> Result<Self, Error> {
         let memory = Memory::new(size).map_err(|source| Error::StackMemory { size, source })?;
         let parts = Parts {
-            frame: Frame::new(Leave::Inlined),
-            #[cfg(all(feature = "direct-parking", target_os = "linux"))]
+            frame: Frame::new(Leave::Fiber),
+            #[cfg(direct_parking)]
             direct: Cell::new(None),
             fiber: UnsafeCell::new(None),
             fiber_memory: memory.parking_range(),
@@ -72,7 +72,7 @@ impl Runner {
     /// Called on the thread, and in the state, in which the call is about to be entered for the first time.
     #[inline]
     pub(super) fn prepare(&mut self) -> Result<(), Error> {
-        #[cfg(all(feature = "direct-parking", target_os = "linux"))]
+        #[cfg(direct_parking)]
         {
             let list = ThreadList::of_this_thread().filter(|list| list.head() == Head::EMPTY);
             self.parts().direct.set(list.map(|list| Direct { list, parked: Head::EMPTY }));
@@ -101,7 +101,7 @@ impl Runner {
         let parts = self.parts();
         parts.frame.set_parent();
         let _current = parts.frame.make_current();
-        #[cfg(all(feature = "direct-parking", target_os = "linux"))]
+        #[cfg(direct_parking)]
         if let Some(Direct { list, parked }) = parts.direct.get() {
             // SAFETY: a call stays on its thread, and what it parked is what was on the list above what is there now.
             let outer = unsafe { list.replace(parked) };
@@ -113,11 +113,9 @@ impl Runner {
             return;
         }
         // SAFETY: only whoever enters the runner uses the fiber, and what runs on the runner cannot enter it.
-        let fiber = unsafe { &mut *parts.fiber.get() };
-        if let Some(fiber) = fiber {
-            // SAFETY: relays to this coroutine, which is being entered.
-            unsafe { fiber.enter() };
-        }
+        let fiber = unsafe { &mut *parts.fiber.get() }.as_mut();
+        // SAFETY: relays to this coroutine, which is being entered.
+        unsafe { fiber.expect("`prepare` has made it").enter() };
     }
 
     #[inline]

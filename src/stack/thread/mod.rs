@@ -11,7 +11,6 @@ use crate::frame::Frame;
 use crate::sync::Arc;
 use ambient::Hook;
 use cache::Cache;
-#[cfg_attr(feature = "fiber", allow(unused_imports, reason = "for targets where this is the default stack"))]
 pub(crate) use runner::leave;
 use runner::{Runner, Service};
 use std::fmt;
@@ -30,7 +29,7 @@ static CACHE: LazyLock<Arc<Cache<Service>>> =
 /// Everything in a call runs on that thread, the stack's own, one call after another. Whoever polls hands control to it
 /// and waits until the call suspends or ends, so exactly one of the two runs at any moment.
 ///
-/// A call on it is `Send` if the store's data, the closure and its result are, and nothing else can be called on it.
+/// Calls on it are `Send`: it accepts only store data, closures and results that are.
 /// It may be polled by one thread now and another one then. The futures that host functions wait for stay on the
 /// stack's thread and need not be `Send`.
 ///
@@ -49,7 +48,7 @@ static CACHE: LazyLock<Arc<Cache<Service>>> =
 /// The thread is started by [`Stack::new`] and waits, asleep, whenever it has nothing to do. Dropping an idle stack puts
 /// its thread in a cache that all stacks of the process share; from there it goes to the next new stack of the same
 /// size. It ends after ten seconds in the cache, or at once if [`CACHED_THREADS`](Self::CACHED_THREADS) wait there
-/// already. The process can exit at any time, whatever its stacks are doing.
+/// already. On Unix, the process can exit at any time, whatever its stacks are doing.
 ///
 /// The size is that of the thread's stack, of which std and the system's libraries take a few KiB. A guest that recurses
 /// without end is stopped by wasmtime's own limit (`Config::max_wasm_stack`); a host function that does so hits the
@@ -68,11 +67,11 @@ static CACHE: LazyLock<Arc<Cache<Service>>> =
 /// ```
 /// use futures::executor::block_on;
 /// use wasmtime::{Engine, Store};
-/// use wasmtime_async::{DEFAULT_SIZE, Stack, ThreadStack, suspend_until};
+/// use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, ThreadStack, suspend_until};
 ///
 /// let mut store = Store::new(&Engine::default(), 20);
 /// let task = async move {
-///     let mut stack = ThreadStack::new(DEFAULT_SIZE)?;
+///     let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE)?;
 ///     stack.run(&mut store, |store| Ok(store.data() * 2 + suspend_until(async { 2 })?)).await
 /// };
 /// let answer = std::thread::spawn(|| block_on(task)).join().unwrap()?;
@@ -85,9 +84,9 @@ static CACHE: LazyLock<Arc<Cache<Service>>> =
 /// ```compile_fail,E0277
 /// # use std::rc::Rc;
 /// # use wasmtime::{Engine, Store};
-/// # use wasmtime_async::{DEFAULT_SIZE, Stack, ThreadStack};
+/// # use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, ThreadStack};
 /// let mut store = Store::new(&Engine::default(), Rc::new(20));
-/// let mut stack = ThreadStack::new(DEFAULT_SIZE)?;
+/// let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE)?;
 /// futures::executor::block_on(stack.run(&mut store, |_| Ok(())))?;
 /// # Ok::<(), wasmtime::Error>(())
 /// ```
@@ -125,7 +124,7 @@ impl ThreadStack {
     ///
     /// # Panics
     ///
-    /// Not this function. If one of the two closures panics, or the drop of what the second one returned, the panic ends
+    /// Never panics itself. If one of the two closures panics, or the drop of what the second one returned, the panic ends
     /// there and the call goes on without; after a panic on the stack's thread, the thread is not used for other calls.
     ///
     /// # Examples
@@ -135,7 +134,7 @@ impl ThreadStack {
     /// ```
     /// use std::cell::RefCell;
     /// use wasmtime::{Engine, Store};
-    /// use wasmtime_async::{DEFAULT_SIZE, Stack, ThreadStack};
+    /// use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, ThreadStack};
     ///
     /// thread_local!(static REQUEST: RefCell<String> = RefCell::default());
     ///
@@ -146,7 +145,7 @@ impl ThreadStack {
     ///     }
     /// }
     ///
-    /// let mut stack = ThreadStack::new(DEFAULT_SIZE)?;
+    /// let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE)?;
     /// stack.set_ambient(|| {
     ///     let request = REQUEST.with_borrow(String::clone);
     ///     move || Reset(REQUEST.replace(request))
@@ -209,7 +208,7 @@ unsafe impl Backend for ThreadStack {
         }
     }
 
-    fn put_back(&mut self, runner: Runner) {
+    unsafe fn put_back(&mut self, runner: Runner) {
         if !runner.is_spoilt() {
             self.idle = Some(runner);
         }

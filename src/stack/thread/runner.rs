@@ -46,7 +46,7 @@ impl Runner {
     /// Gets a worker with a stack of `size` bytes, which waits for the first entry.
     pub(crate) fn new(cache: &Arc<Cache<Service>>, size: usize, hook: Option<Hook>) -> io::Result<Self> {
         let shared =
-            Arc::new(Shared { baton: Baton::new(), frame: Frame::new(Leave::By(leave)), ambient: Ambient::default() });
+            Arc::new(Shared { baton: Baton::new(), frame: Frame::new(Leave::Thread), ambient: Ambient::default() });
         let worker = Cache::hire(cache, size, Service(shared.clone()))?;
         Ok(Self { shared, worker: Some(worker), cache: cache.clone(), hook, not_sync: PhantomData })
     }

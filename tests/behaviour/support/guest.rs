@@ -4,14 +4,14 @@ use super::{AnyStack, Code, Host};
 use crate::common::futures::{finish, pending, poll_once};
 use std::task::Poll;
 use wasmtime::{Func, Instance, Module, Result, Store};
-use wasmtime_async::{Carries, DEFAULT_SIZE, FuncExt};
+use wasmtime_async::{Carries, DEFAULT_STACK_SIZE, FuncExt};
 
 pub(crate) fn store(code: Code) -> Store<Host> {
     Store::new(&code.engine(), Host::default())
 }
 
 pub(crate) fn stack<S: AnyStack>() -> S {
-    S::new(DEFAULT_SIZE).expect("there is memory")
+    S::new(DEFAULT_STACK_SIZE).expect("there is memory")
 }
 
 /// Instantiates a module, given as text, that imports these functions, in this order.

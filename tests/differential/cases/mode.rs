@@ -263,7 +263,7 @@ where
     type Stack = S;
 
     fn stack() -> S {
-        S::new(wasmtime_async::DEFAULT_SIZE).expect("there is memory for a stack")
+        S::new(wasmtime_async::DEFAULT_STACK_SIZE).expect("there is memory for a stack")
     }
 
     fn define_typed(linker: &mut Linker<World<S>>, import: usize) -> Result<()> {

@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 use wasmtime::{Engine, Store};
-use wasmtime_async::{DEFAULT_SIZE, Stack, ThreadStack};
+use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, ThreadStack};
 
 fn main() {
     let mut store = Store::new(&Engine::default(), ());
-    let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+    let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
     let _call = stack.run(&mut store, |_| Ok(Rc::new(1)));
 }

@@ -2,11 +2,11 @@
 
 use futures::executor::block_on;
 use wasmtime::{Engine, Store};
-use wasmtime_async::{DEFAULT_SIZE, FiberStack, Stack};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack};
 
 fn main() {
     let mut store = Store::new(&Engine::default(), ());
-    let mut stack = FiberStack::new(DEFAULT_SIZE).unwrap();
+    let mut stack = FiberStack::new(DEFAULT_STACK_SIZE).unwrap();
     let call = stack.run(&mut store, |_| Ok(1));
     drop(stack);
     block_on(call).unwrap();

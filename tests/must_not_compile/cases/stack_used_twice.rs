@@ -3,12 +3,12 @@
 use futures::executor::block_on;
 use futures::join;
 use wasmtime::{Engine, Store};
-use wasmtime_async::{DEFAULT_SIZE, FiberStack, Stack};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack};
 
 fn main() {
     let engine = Engine::default();
     let (mut store_a, mut store_b) = (Store::new(&engine, ()), Store::new(&engine, ()));
-    let mut stack = FiberStack::new(DEFAULT_SIZE).unwrap();
+    let mut stack = FiberStack::new(DEFAULT_STACK_SIZE).unwrap();
     let a = stack.run(&mut store_a, |_| Ok(1));
     let b = stack.run(&mut store_b, |_| Ok(2));
     block_on(async { join!(a, b) });

@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 use wasmtime::{Engine, Func, Store};
-use wasmtime_async::{DEFAULT_SIZE, FuncExt, Stack, ThreadStack};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FuncExt, Stack, ThreadStack};
 
 fn main() {
     let mut store = Store::new(&Engine::default(), Rc::new(1));
     let nothing = Func::wrap(&mut store, || ());
-    let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+    let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
     let _call = nothing.call_on(&mut stack, &mut store, &[], &mut []);
 }

@@ -3,11 +3,11 @@
 use std::pin::pin;
 use std::task::{Context, Waker};
 use wasmtime::{Engine, Store};
-use wasmtime_async::{DEFAULT_SIZE, FiberStack, Stack, yield_now};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack, yield_now};
 
 fn main() {
     let mut store = Store::new(&Engine::default(), 1);
-    let mut stack = FiberStack::new(DEFAULT_SIZE).unwrap();
+    let mut stack = FiberStack::new(DEFAULT_STACK_SIZE).unwrap();
     let mut call = pin!(stack.run(&mut store, |_| Ok(yield_now()?)));
     let pending = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert!(pending.is_pending());

@@ -4,7 +4,7 @@ use futures::executor::block_on;
 use futures::future::ready;
 use std::rc::Rc;
 use wasmtime::{Caller, Engine, Func, Store};
-use wasmtime_async::{DEFAULT_SIZE, FiberStack, FuncExt, Stack};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, FuncExt, Stack};
 
 pub(crate) fn main() {
     let mut store = Store::new(&Engine::default(), Rc::new(1));
@@ -14,6 +14,6 @@ pub(crate) fn main() {
         *shared
     });
     let shared = shared.get_async(&store).get0::<i32>().unwrap();
-    let mut stack = FiberStack::new(DEFAULT_SIZE).unwrap();
+    let mut stack = FiberStack::new(DEFAULT_STACK_SIZE).unwrap();
     assert_eq!(block_on(shared.call(&mut stack, &mut store, ())).unwrap(), 1);
 }

@@ -3,11 +3,11 @@
 use futures::executor::block_on;
 use std::sync::Arc;
 use wasmtime::{Engine, Store};
-use wasmtime_async::{DEFAULT_SIZE, Stack, ThreadStack};
+use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, ThreadStack};
 
 pub(crate) fn main() {
     let mut store = Store::new(&Engine::default(), ());
-    let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+    let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
     let call = stack.run(&mut store, |_| Ok(Arc::new(1)));
     assert_eq!(*block_on(call).unwrap(), 1);
 }

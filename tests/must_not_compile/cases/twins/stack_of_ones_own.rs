@@ -1,6 +1,6 @@
 //! Code can be generic over them.
 
-use wasmtime_async::{DEFAULT_SIZE, Error, FiberStack, Stack};
+use wasmtime_async::{DEFAULT_STACK_SIZE, Error, FiberStack, Stack};
 
 fn largest<S: Stack>(mut stacks: Vec<S>) -> Option<S> {
     stacks.sort_by_key(Stack::size);
@@ -8,6 +8,6 @@ fn largest<S: Stack>(mut stacks: Vec<S>) -> Option<S> {
 }
 
 pub(crate) fn main() {
-    let stacks: Result<Vec<_>, Error> = [DEFAULT_SIZE, 2 * DEFAULT_SIZE].map(FiberStack::new).into_iter().collect();
-    assert_eq!(largest(stacks.unwrap()).unwrap().size(), 2 * DEFAULT_SIZE);
+    let stacks: Result<Vec<_>, Error> = [DEFAULT_STACK_SIZE, 2 * DEFAULT_STACK_SIZE].map(FiberStack::new).into_iter().collect();
+    assert_eq!(largest(stacks.unwrap()).unwrap().size(), 2 * DEFAULT_STACK_SIZE);
 }

@@ -3,13 +3,13 @@
 use futures::executor::block_on;
 use futures::join;
 use wasmtime::{Engine, Store};
-use wasmtime_async::{DEFAULT_SIZE, FiberStack, Stack};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack};
 
 pub(crate) fn main() {
     let engine = Engine::default();
     let (mut store_a, mut store_b) = (Store::new(&engine, ()), Store::new(&engine, ()));
-    let mut stack_a = FiberStack::new(DEFAULT_SIZE).unwrap();
-    let mut stack_b = FiberStack::new(DEFAULT_SIZE).unwrap();
+    let mut stack_a = FiberStack::new(DEFAULT_STACK_SIZE).unwrap();
+    let mut stack_b = FiberStack::new(DEFAULT_STACK_SIZE).unwrap();
     let a = stack_a.run(&mut store_a, |_| Ok(1));
     let b = stack_b.run(&mut store_b, |_| Ok(2));
     let (a, b) = block_on(async { join!(a, b) });

@@ -2,11 +2,11 @@
 
 use futures::executor::block_on;
 use wasmtime::{Engine, Store};
-use wasmtime_async::{DEFAULT_SIZE, FiberStack, Stack};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack};
 
 pub(crate) fn main() {
     let mut store = Store::new(&Engine::default(), 1);
-    let mut stack = FiberStack::new(DEFAULT_SIZE).unwrap();
+    let mut stack = FiberStack::new(DEFAULT_STACK_SIZE).unwrap();
     let mut kept = None;
     let call = stack.run(&mut store, |store| {
         kept = Some(*store.data());

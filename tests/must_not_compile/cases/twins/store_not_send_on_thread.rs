@@ -4,12 +4,12 @@ use futures::executor::block_on;
 use std::rc::Rc;
 use std::sync::Arc;
 use wasmtime::{Engine, Func, Store};
-use wasmtime_async::{DEFAULT_SIZE, FiberStack, FuncExt, Stack, ThreadStack};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, FuncExt, Stack, ThreadStack};
 
 pub(crate) fn main() {
     let mut store = Store::new(&Engine::default(), Arc::new(1));
     let nothing = Func::wrap(&mut store, || ());
-    let mut stack = ThreadStack::new(DEFAULT_SIZE).unwrap();
+    let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
     let call = nothing.call_on(&mut stack, &mut store, &[], &mut []);
     std::thread::scope(|scope| {
         scope.spawn(|| block_on(call).unwrap());
@@ -17,6 +17,6 @@ pub(crate) fn main() {
 
     let mut store = Store::new(&Engine::default(), Rc::new(1));
     let nothing = Func::wrap(&mut store, || ());
-    let mut stack = FiberStack::new(DEFAULT_SIZE).unwrap();
+    let mut stack = FiberStack::new(DEFAULT_STACK_SIZE).unwrap();
     block_on(nothing.call_on(&mut stack, &mut store, &[], &mut [])).unwrap();
 }
