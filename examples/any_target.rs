@@ -13,7 +13,7 @@ use futures_timer::Delay;
 use std::env::consts::ARCH;
 use std::time::Duration;
 use wasmtime::{Engine, Linker, Module, Result, Store};
-use wasmtime_async::{DEFAULT_STACK_SIZE, FuncExt, LinkerExt, Stack, ThreadStack};
+use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, LinkerExt, Stack, ThreadStack};
 
 /// Adds up what it gets for each of `n` questions.
 const GUEST: &str = r#"
@@ -31,8 +31,8 @@ async fn guest(n: i32, engine: &Engine, linker: &Linker<()>, module: &Module) ->
     let mut store = Store::new(engine, ());
     let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE)?;
     let instance = linker.instantiate_on(&mut stack, &mut store, module).await?;
-    let sum = instance.get_func(&mut store, "sum").expect("the guest exports it");
-    sum.get_async(&store).get1::<i32, i32>()?.call(&mut stack, &mut store, (n,)).await
+    let sum = AsyncFunc::from(instance.get_typed_func::<i32, i32>(&mut store, "sum")?);
+    sum.call(&mut stack, &mut store, n).await
 }
 
 /// Nothing in these futures ties them to a thread: any executor can have them.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 use wasmtime::{Caller, Engine, Linker, Module, Result, Store};
-use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, FuncExt, LinkerExt, Stack};
+use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, DefaultStack, LinkerExt, Stack};
 
 const GUEST: &str = r#"
     (module
@@ -27,11 +27,10 @@ async fn guest(number: usize, linker: &Linker<Threads>, module: &Module, threads
     let mut store = Store::new(module.engine(), threads.clone());
     let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
     let instance = linker.instantiate_on(&mut stack, &mut store, module).await?;
-    let nap = instance.get_func(&mut store, "nap").expect("the guest exports it");
-    let nap = nap.get_async(&store).get1::<i32, i32>()?;
+    let nap = AsyncFunc::from(instance.get_typed_func::<i32, i32>(&mut store, "nap")?);
 
     println!("guest {number} goes to sleep");
-    let slept = nap.call(&mut stack, &mut store, (100,)).await?;
+    let slept = nap.call(&mut stack, &mut store, 100).await?;
     println!("guest {number} wakes up");
     Ok(slept)
 }

@@ -20,7 +20,8 @@ pub enum Error {
     /// Code that must wait for a future was not running on a stack of this crate.
     #[error(
         "cannot wait for a future here, because this code does not run on a stack: enter wasm with \
-         `FuncExt::call_on`, `LinkerExt::instantiate_on` or `Stack::run` instead of wasmtime's own functions"
+         `AsyncFunc::call`, `FuncExt::call_on`, `LinkerExt::instantiate_on` or `Stack::run` instead of wasmtime's own \
+         functions"
     )]
     NotOnStack,
 

@@ -3,8 +3,8 @@
 use crate::host::Host;
 use crate::{Row, Value};
 use wasmtime::error::Context as _;
-use wasmtime::{Instance, Linker, Memory, Module, Result, Store, TypedFunc, WasmParams, WasmResults, bail};
-use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, DefaultStack, FuncExt, LinkerExt, Stack};
+use wasmtime::{Instance, Linker, Memory, Module, Result, Store, TypedFunc, bail};
+use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, DefaultStack, LinkerExt, Stack};
 
 // From `sqlite3.h`.
 const OK: i32 = 0;
@@ -31,10 +31,10 @@ pub struct Database {
 struct Sqlite {
     // These may read or write files: they run on the stack, where they can be suspended.
     open: AsyncFunc<(Pointer, Pointer), i32>,
-    close: AsyncFunc<(Pointer,), i32>,
+    close: AsyncFunc<Pointer, i32>,
     prepare: AsyncFunc<(Pointer, Pointer, i32, Pointer, Pointer), i32>,
-    step: AsyncFunc<(Pointer,), i32>,
-    finalize: AsyncFunc<(Pointer,), i32>,
+    step: AsyncFunc<Pointer, i32>,
+    finalize: AsyncFunc<Pointer, i32>,
     // These do not: they can be called right here.
     errmsg: TypedFunc<Pointer, Pointer>,
     column_count: TypedFunc<Pointer, i32>,
@@ -53,8 +53,8 @@ impl Database {
         let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
         let mut store = Store::new(module.engine(), host);
         let instance = linker.instantiate_on(&mut stack, &mut store, module).await?;
-        let initialize = instance.get_func(&mut store, "_initialize").context("the guest is not a reactor")?;
-        initialize.get_async(&store).get0::<()>()?.call(&mut stack, &mut store, ()).await?;
+        let initialize = AsyncFunc::from(instance.get_typed_func::<(), ()>(&mut store, "_initialize")?);
+        initialize.call(&mut stack, &mut store, ()).await?;
 
         let memory = instance.get_memory(&mut store, "memory").context("the guest has no memory")?;
         let sqlite = Sqlite::new(&instance, &mut store)?;
@@ -93,20 +93,20 @@ impl Database {
 
     async fn run_statement(&mut self, statement: Pointer, rows: &mut Vec<Row>) -> Result<()> {
         loop {
-            match self.sqlite.step.call(&mut self.stack, &mut self.store, (statement,)).await? {
+            match self.sqlite.step.call(&mut self.stack, &mut self.store, statement).await? {
                 ROW => rows.push(self.row(statement)?),
                 DONE => break,
                 status => self.check(status)?,
             }
         }
-        let status = self.sqlite.finalize.call(&mut self.stack, &mut self.store, (statement,)).await?;
+        let status = self.sqlite.finalize.call(&mut self.stack, &mut self.store, statement).await?;
         self.check(status)?;
         self.store.data().stats.statements.update(|n| n + 1);
         Ok(())
     }
 
     pub async fn close(mut self) -> Result<()> {
-        let status = self.sqlite.close.call(&mut self.stack, &mut self.store, (self.db,)).await?;
+        let status = self.sqlite.close.call(&mut self.stack, &mut self.store, self.db).await?;
         self.check(status)
     }
 
@@ -172,11 +172,11 @@ impl Database {
 impl Sqlite {
     fn new(instance: &Instance, store: &mut Store<Host>) -> Result<Self> {
         Ok(Self {
-            open: suspending(instance, store, "sqlite3_open")?,
-            close: suspending(instance, store, "sqlite3_close")?,
-            prepare: suspending(instance, store, "sqlite3_prepare_v2")?,
-            step: suspending(instance, store, "sqlite3_step")?,
-            finalize: suspending(instance, store, "sqlite3_finalize")?,
+            open: instance.get_typed_func(&mut *store, "sqlite3_open")?.into(),
+            close: instance.get_typed_func(&mut *store, "sqlite3_close")?.into(),
+            prepare: instance.get_typed_func(&mut *store, "sqlite3_prepare_v2")?.into(),
+            step: instance.get_typed_func(&mut *store, "sqlite3_step")?.into(),
+            finalize: instance.get_typed_func(&mut *store, "sqlite3_finalize")?.into(),
             errmsg: instance.get_typed_func(&mut *store, "sqlite3_errmsg")?,
             column_count: instance.get_typed_func(&mut *store, "sqlite3_column_count")?,
             column_type: instance.get_typed_func(&mut *store, "sqlite3_column_type")?,
@@ -188,13 +188,4 @@ impl Sqlite {
             free: instance.get_typed_func(&mut *store, "free")?,
         })
     }
-}
-
-fn suspending<Params: WasmParams, Results: WasmResults>(
-    instance: &Instance,
-    store: &mut Store<Host>,
-    name: &str,
-) -> Result<AsyncFunc<Params, Results>> {
-    let func = instance.get_func(&mut *store, name).with_context(|| format!("the guest does not export `{name}`"))?;
-    func.get_async(store).typed()
 }
