@@ -60,6 +60,10 @@ pub enum Error {
         min: usize,
     },
 
+    /// A [`Pool`](crate::Pool) of no stacks was asked for.
+    #[error("everybody would wait for ever for a stack of a pool that has none: let it have at least one")]
+    EmptyPool,
+
     /// The operating system gave no memory for a stack.
     #[error(
         "no memory for a stack of {size} bytes: use smaller stacks or fewer at once, or raise the limits of the \

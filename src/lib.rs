@@ -10,6 +10,7 @@ mod func;
 mod getter;
 mod host;
 mod linker;
+mod pool;
 mod stack;
 #[cfg(target_has_atomic = "64")]
 mod store;
@@ -35,6 +36,7 @@ pub use func::{FuncExt, UntypedCall};
 pub use getter::{AsyncFunc, AsyncGetter, TypedCall};
 pub use host::{HostFn, WithCaller};
 pub use linker::{InstancePreExt, Instantiate, InstantiatePre, LinkerExt};
+pub use pool::{Pool, PoolCounts, PooledStack};
 pub use stack::available::*;
 pub use stack::{Carries, DEFAULT_STACK_SIZE, Stack};
 #[cfg(target_has_atomic = "64")]

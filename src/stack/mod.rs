@@ -50,7 +50,7 @@ const HOST_ROOM: usize = 32 << 10;
 const MAX_SIZE: usize = usize::MAX >> 2;
 
 /// Checks a size that a user asked for.
-fn check_size(size: usize) -> Result<usize, Error> {
+pub(crate) fn check_size(size: usize) -> Result<usize, Error> {
     if (MIN_SIZE..=MAX_SIZE).contains(&size) {
         Ok(size)
     } else {

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 use wasmtime::{Result, StoreContextMut};
-use wasmtime_async::{Call, Error, TypedCall, UntypedCall};
+use wasmtime_async::{Call, DefaultStack, Error, Pool, PooledStack, TypedCall, UntypedCall};
 
 fn is_send<T: Send>() {}
 fn is_sync<T: Sync>() {}
@@ -34,6 +34,19 @@ fn the_question_is_answered() {
 fn errors() {
     is_send::<Error>();
     is_sync::<Error>();
+}
+
+#[test]
+fn pools() {
+    fn waiting_is_send(pool: &Pool) -> impl Future + Send {
+        pool.get()
+    }
+
+    is_send::<Pool>();
+    is_sync::<Pool>();
+    is_send::<PooledStack<DefaultStack>>();
+    is_sync::<PooledStack<DefaultStack>>();
+    let _ = waiting_is_send;
 }
 
 #[cfg(fiber_stack)]

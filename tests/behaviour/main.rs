@@ -21,5 +21,6 @@ mod guards;
 mod interleaved;
 mod linker;
 mod nested;
+mod pool;
 mod support;
 mod wakers;

@@ -1,0 +1,286 @@
+//! Stacks of a pool: how many there are, who gets them, and when.
+
+use crate::common::futures::{CountingWaker, finish, pending, poll_once};
+use crate::common::random::Random;
+use crate::support::guest::{assert_usable, store};
+use crate::support::{AnyStack, Code, many, matrix};
+use futures::executor::block_on;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use wasmtime::Result;
+use wasmtime_async::{DEFAULT_STACK_SIZE, Error, Pool, PoolCounts, PooledStack, suspend_until};
+
+matrix!(
+    stacks_are_made_when_needed_and_reused,
+    the_stack_used_last_is_used_next,
+    who_waits_is_served_in_order,
+    who_goes_away_is_passed_over,
+    who_goes_away_with_a_stack_hands_it_on,
+    who_goes_away_just_now_loses_no_stack,
+    who_comes_later_does_not_get_ahead,
+    a_stack_that_cannot_be_made_is_no_place_lost,
+    a_forgotten_stack_is_a_place_lost,
+    calls_on_many_threads,
+    clones_are_the_same_pool,
+);
+
+type Get<'a, S> = Pin<Box<dyn Future<Output = Result<PooledStack<S>, Error>> + Send + 'a>>;
+
+/// Somebody who waits for a stack, with a waker that counts.
+struct Waiter<'a, S: AnyStack> {
+    get: Get<'a, S>,
+    waker: Arc<CountingWaker>,
+}
+
+impl<'a, S: AnyStack> Waiter<'a, S> {
+    /// In the queue.
+    fn queued(pool: &'a Pool<S>) -> Self {
+        let mut waiter = Self { get: Box::pin(pool.get()), waker: CountingWaker::new() };
+        assert!(waiter.poll().is_pending());
+        waiter
+    }
+
+    fn poll(&mut self) -> Poll<Result<PooledStack<S>, Error>> {
+        self.get.as_mut().poll(&mut Context::from_waker(&Waker::from(self.waker.clone())))
+    }
+
+    fn is_woken(&self) -> bool {
+        self.waker.woken() > 0
+    }
+
+    fn served(&mut self) -> PooledStack<S> {
+        assert!(self.is_woken(), "nobody told it");
+        let Poll::Ready(stack) = self.poll() else { panic!("woken in vain") };
+        stack.expect("there is memory")
+    }
+}
+
+fn pool<S: AnyStack>(max: usize) -> Pool<S> {
+    Pool::new(max, DEFAULT_STACK_SIZE).expect("there may be so many")
+}
+
+fn counts<S: AnyStack>(pool: &Pool<S>) -> [usize; 4] {
+    let PoolCounts { idle, in_use, created, peak, waiting, .. } = pool.counts();
+    assert_eq!(waiting, 0);
+    [idle, in_use, created, peak]
+}
+
+/// One that is there at once.
+fn now<S: AnyStack>(pool: &Pool<S>) -> PooledStack<S> {
+    let Poll::Ready(stack) = poll_once(&mut Box::pin(pool.get())) else { panic!("all are in use") };
+    stack.expect("there is memory")
+}
+
+fn stacks_are_made_when_needed_and_reused<S: AnyStack>(code: Code) -> Result<()> {
+    assert!(matches!(Pool::<S>::new(0, DEFAULT_STACK_SIZE), Err(Error::EmptyPool)));
+    assert!(matches!(Pool::<S>::new(1, 1), Err(Error::StackSize { size: 1, .. })));
+
+    let pool = pool::<S>(2);
+    assert_eq!(counts(&pool), [0, 0, 0, 0]);
+    for _ in 0..3 {
+        let mut first = now(&pool);
+        assert_eq!(first.size(), DEFAULT_STACK_SIZE);
+        assert_usable(&mut *first, &mut store(code))?;
+        assert_eq!(counts(&pool)[..3], [0, 1, 1]);
+        drop(first);
+        assert_eq!(counts(&pool), [1, 0, 1, 1]);
+    }
+    let both = [now(&pool), now(&pool)];
+    assert!(pool.try_get()?.is_none());
+    assert_eq!(counts(&pool), [0, 2, 2, 2]);
+    drop(both);
+    assert_eq!(counts(&pool), [2, 0, 2, 2]);
+    drop(pool.try_get()?.expect("is idle"));
+    assert_eq!(counts(&pool), [2, 0, 2, 2]);
+    Ok(())
+}
+
+/// Its memory is in the processor's cache.
+fn the_stack_used_last_is_used_next<S: AnyStack>(code: Code) -> Result<()> {
+    /// Where its calls run, more or less.
+    fn place<S: AnyStack>(stack: &mut S, code: Code) -> Result<usize> {
+        finish(stack.go(&mut store(code), |_| {
+            let local = 0_u8;
+            Ok(std::hint::black_box(&raw const local).addr())
+        }))
+    }
+
+    // A stack is far larger than a few frames.
+    let is_same = |one: usize, other: usize| one.abs_diff(other) < DEFAULT_STACK_SIZE / 4;
+    let pool = pool::<S>(2);
+    let (mut first, mut second) = (now(&pool), now(&pool));
+    let places = [place(&mut *first, code)?, place(&mut *second, code)?];
+    assert!(!is_same(places[0], places[1]));
+    drop(first);
+    drop(second);
+    assert!(is_same(place(&mut *now(&pool), code)?, places[1]));
+    Ok(())
+}
+
+fn who_waits_is_served_in_order<S: AnyStack>(_: Code) -> Result<()> {
+    let pool = pool::<S>(2);
+    let (mut held, mut waiters) = (vec![now(&pool), now(&pool)], Vec::new());
+    for _ in 0..5 {
+        waiters.push(Waiter::queued(&pool));
+    }
+    while !waiters.is_empty() {
+        assert_eq!(pool.counts().waiting, waiters.len());
+        drop(held.remove(0));
+        let mut next = waiters.remove(0);
+        assert!(waiters.iter().all(|waiter| !waiter.is_woken()), "more than one was told");
+        held.push(next.served());
+    }
+    assert_eq!(counts(&pool), [0, 2, 2, 2]);
+    drop(held);
+    assert_eq!(counts(&pool), [2, 0, 2, 2]);
+    Ok(())
+}
+
+fn who_goes_away_is_passed_over<S: AnyStack>(_: Code) -> Result<()> {
+    for gone in 0..4 {
+        let pool = pool::<S>(1);
+        let held = now(&pool);
+        let mut waiters: Vec<_> = (0..4).map(|_| Waiter::queued(&pool)).collect();
+        let waker = waiters.remove(gone).waker;
+        assert_eq!((Arc::strong_count(&waker), waker.woken()), (1, 0), "is still in the queue");
+        assert_eq!(pool.counts().waiting, 3);
+        drop(held);
+        for mut waiter in waiters {
+            drop(waiter.served());
+        }
+        assert_eq!(counts(&pool), [1, 0, 1, 1]);
+    }
+    Ok(())
+}
+
+fn who_goes_away_with_a_stack_hands_it_on<S: AnyStack>(_: Code) -> Result<()> {
+    let pool = pool::<S>(1);
+    let held = now(&pool);
+    let [first, second, mut third] = std::array::from_fn(|_| Waiter::queued(&pool));
+    drop(held);
+    assert!(first.is_woken() && !second.is_woken());
+    drop(first);
+    assert!(second.is_woken() && !third.is_woken());
+    drop(second);
+    drop(third.served());
+    // The last one hands it to nobody.
+    let held = now(&pool);
+    let last = Waiter::queued(&pool);
+    drop(held);
+    assert_eq!(counts(&pool), [0, 1, 1, 1]);
+    drop(last);
+    assert_eq!(counts(&pool), [1, 0, 1, 1]);
+    Ok(())
+}
+
+/// On one thread somebody goes away, on another a stack comes free.
+fn who_goes_away_just_now_loses_no_stack<S: AnyStack>(_: Code) -> Result<()> {
+    let pool = pool::<S>(1);
+    for _ in 0..many() {
+        let (held, waiter) = (now(&pool), Waiter::queued(&pool));
+        let start = Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                start.wait();
+                drop(waiter);
+            });
+            start.wait();
+            drop(held);
+        });
+        assert_eq!(counts(&pool), [1, 0, 1, 1]);
+    }
+    Ok(())
+}
+
+fn who_comes_later_does_not_get_ahead<S: AnyStack>(_: Code) -> Result<()> {
+    let pool = pool::<S>(1);
+    let held = now(&pool);
+    let mut first = Waiter::queued(&pool);
+    drop(held);
+    // It was given to the first, who has yet to look.
+    assert!(pool.try_get()?.is_none());
+    let mut second = Waiter::queued(&pool);
+    drop(first.served());
+    drop(second.served());
+    Ok(())
+}
+
+fn a_stack_that_cannot_be_made_is_no_place_lost<S: AnyStack>(_: Code) -> Result<()> {
+    // With addresses of 32 bits, there may be such memory.
+    if cfg!(target_pointer_width = "32") {
+        return Ok(());
+    }
+    let pool = Pool::<S>::new(1, usize::MAX >> 2)?;
+    for _ in 0..3 {
+        let error = poll_once(&mut Box::pin(pool.get())).map(|stack| stack.map(drop));
+        assert!(
+            matches!(error, Poll::Ready(Err(Error::StackMemory { .. } | Error::ThreadSpawn { .. }))),
+            "there is no such memory"
+        );
+        assert_eq!(counts(&pool), [0, 0, 0, 1]);
+    }
+    assert!(pool.try_get().is_err());
+    Ok(())
+}
+
+fn a_forgotten_stack_is_a_place_lost<S: AnyStack>(code: Code) -> Result<()> {
+    let pool = pool::<S>(2);
+    std::mem::forget(now(&pool));
+    assert_usable(&mut *now(&pool), &mut store(code))?;
+    assert_eq!(counts(&pool), [1, 1, 2, 2]);
+    Ok(())
+}
+
+fn calls_on_many_threads<S: AnyStack>(code: Code) -> Result<()> {
+    const MAX: usize = 3;
+    let pool = pool::<S>(MAX);
+    let in_use = AtomicUsize::new(0);
+    let mut random = Random::from_environment();
+    let users = [(); 8].map(|()| random.fork());
+    thread::scope(|scope| {
+        for mut random in users {
+            let (pool, in_use) = (&pool, &in_use);
+            scope.spawn(move || {
+                let mut store = store(code);
+                for _ in 0..20 {
+                    let mut stack = if random.one_in(3) {
+                        // Comes and goes, with or without a stack.
+                        let _ = poll_once(&mut Box::pin(pool.get())).map(drop);
+                        let Some(stack) = pool.try_get().expect("there is memory") else { continue };
+                        stack
+                    } else {
+                        block_on(pool.get()).expect("there is memory")
+                    };
+                    assert!(in_use.fetch_add(1, Ordering::Relaxed) < MAX);
+                    let rounds = random.below(3);
+                    let call = stack.go(&mut store, |_| Ok(suspend_until(pending(rounds))?));
+                    if random.one_in(4) {
+                        let mut call = call;
+                        let _ = poll_once(&mut call);
+                    } else {
+                        block_on(call).expect("returns");
+                    }
+                    in_use.fetch_sub(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let [idle, in_use, created, peak] = counts(&pool);
+    assert_eq!((idle, in_use), (created, 0));
+    assert!(created <= MAX && peak <= MAX);
+    Ok(())
+}
+
+fn clones_are_the_same_pool<S: AnyStack>(code: Code) -> Result<()> {
+    let pool = pool::<S>(1);
+    let clone = pool.clone();
+    let mut stack = now(&pool);
+    assert!(clone.try_get()?.is_none());
+    drop((pool, clone));
+    // A stack outlives the pool that it is from.
+    assert_usable(&mut *stack, &mut store(code))
+}
