@@ -169,8 +169,9 @@ impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
     }
 }
 
-/// Whether a call belongs right here, on the stack that its store is already running on. wasmtime sets the stack limit of a store where wasm is first entered, and keeps it for nested
-/// entries (`EntryStoreContext::enter_wasm` in `runtime/func.rs`), so that nested entries must be on that stack.
+/// Whether a call belongs right here, on the stack that its store is already running on. wasmtime sets the stack limit of
+/// a store where wasm is first entered, and keeps it for nested entries (`EntryStoreContext::enter_wasm` in
+/// `runtime/func.rs`), so that nested entries must be on that stack.
 fn is_running_here<T>(store: &StoreContextMut<'_, T>, origin: Origin) -> Result<bool, Error> {
     if origin == Origin::Owner {
         return Ok(false);

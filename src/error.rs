@@ -61,7 +61,7 @@ pub enum Error {
     },
 
     /// A [`Pool`](crate::Pool) of no stacks was asked for.
-    #[error("everybody would wait for ever for a stack of a pool that has none: let it have at least one")]
+    #[error("a pool of 0 stacks would keep everybody waiting for ever: let it have at least 1")]
     EmptyPool,
 
     /// The operating system gave no memory for a stack.

@@ -1,4 +1,4 @@
-//! Stacks for many tasks: so many at most, reused, waited for in order.
+//! Stacks for many tasks: a bounded number, reused, waited for in order.
 
 use crate::stack::available::DefaultStack;
 use crate::stack::check_size;
@@ -13,7 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 ///
 /// It bounds how many calls are in flight, and so how much address space and memory they take: who finds all stacks in
 /// use waits for one. Stacks are made when they are first needed, reused by whoever comes next, the one used last first,
-/// and kept until the pool and all of its clones are dropped.
+/// and kept until the pool, its clones and all stacks taken from it are dropped.
+///
+/// A task that holds a stack and waits for another can wait for ever, if all the others do the same: give calls within
+/// calls a pool of their own, or use [`try_get`](Self::try_get).
 ///
 /// # Examples
 ///
@@ -37,7 +40,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// }
 ///
 /// let engine = Engine::default();
-/// let pool = Pool::new(4, DEFAULT_STACK_SIZE)?;
+/// let pool: Pool = Pool::new(4, DEFAULT_STACK_SIZE)?; // of `DefaultStack`
 /// let answers = block_on(try_join_all((0..100).map(|number| request(&pool, &engine, number))))?;
 /// assert_eq!(answers.iter().sum::<i32>(), 4950);
 /// assert_eq!((pool.counts().created, pool.counts().idle), (4, 4));
@@ -51,11 +54,11 @@ pub struct Pool<S: Stack = DefaultStack>(Arc<Shared<S>>);
 pub struct PoolCounts {
     /// How many stacks are ready to be used.
     pub idle: usize,
-    /// How many are in use, or being made.
+    /// How many are in use, being made, or given to a task that has yet to look.
     pub in_use: usize,
     /// How many were ever made.
     pub created: usize,
-    /// The most that were in use at once.
+    /// The greatest `in_use` so far.
     pub peak: usize,
     /// How many tasks wait for a stack.
     pub waiting: usize,
@@ -63,9 +66,10 @@ pub struct PoolCounts {
 
 /// A stack of a [`Pool`], which it goes back to when this is dropped: to whoever has waited longest, if anybody has.
 ///
-/// One that is forgotten counts as in use for ever.
+/// It is handed on as it was left: with what `ThreadStack::set_ambient` has set, say. One that is forgotten counts as in
+/// use for ever.
 #[must_use = "dropped, the stack goes back to its pool at once"]
-pub struct PooledStack<S: Stack>(Place<S>);
+pub struct PooledStack<S: Stack = DefaultStack>(Place<S>);
 
 struct Shared<S> {
     /// The greatest number of stacks in use.
@@ -116,7 +120,8 @@ impl<S: Stack> Pool<S> {
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, this gives up its turn; a stack that it was already given goes to the next in line.
+    /// Dropped while it waits, this gives up its turn; a stack that it was already given goes to the next in line. Neither
+    /// polled nor dropped, it keeps what it was given from all others.
     pub async fn get(&self) -> Result<PooledStack<S>, Error> {
         let taken = {
             let mut state = self.0.lock();
@@ -174,8 +179,16 @@ impl<S> Shared<S> {
 impl<S: Stack> Place<S> {
     fn made(mut self) -> Result<PooledStack<S>, Error> {
         if self.stack.is_none() {
-            self.stack = Some(S::new(self.pool.size)?);
-            self.pool.lock().created += 1;
+            let made = S::new(self.pool.size);
+            let mut state = self.pool.lock();
+            self.stack = match made {
+                Ok(stack) => {
+                    state.created += 1;
+                    Some(stack)
+                }
+                // Meanwhile somebody may have given one back.
+                Err(error) => Some(state.idle.pop().ok_or(error)?),
+            };
         }
         Ok(PooledStack(self))
     }

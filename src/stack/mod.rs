@@ -108,7 +108,8 @@ pub trait Stack: Backend {
     /// would trap early, or overflow the stack.)
     ///
     /// Pass the `Store` or the `Caller` itself: whether the store is in use is then known by the type. For any other kind
-    /// of context it takes a backtrace to find out, some microseconds at each call.
+    /// of context it takes a backtrace to find out, some microseconds at each call, and not all cases are seen (see the
+    /// module `reviewing`).
     ///
     /// # Errors
     ///

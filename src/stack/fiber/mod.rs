@@ -26,8 +26,8 @@ use std::fmt;
 /// - inside anything that sets a variable of the thread for the time of a closure or of a guard: such things count on
 ///   ending in the reverse order of their beginning, which suspended calls need not do. Where the variable is a pointer,
 ///   as in `scoped_tls`, it is left dangling: undefined behaviour; a runtime's or a span's guard is left entered. wasmtime
-///   itself does so
-///   around the futures that the event loop of its `component-model-async` polls (`Store::run_concurrent`);
+///   itself does so around the futures that the event loop of its `component-model-async` polls
+///   (`Store::run_concurrent`);
 /// - while a variable is borrowed (`LocalKey::with`), if the call itself is kept in another variable of the thread: when
 ///   the thread ends, the borrowed one may be destroyed first, and dropping the call then goes on with what is there no
 ///   more: undefined behaviour;
