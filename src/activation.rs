@@ -5,7 +5,8 @@ use std::ptr;
 use std::sync::OnceLock;
 use wasmtime::{Config, Engine, Func, Store, StoreContextMut, WasmBacktrace};
 
-/// Whether guests of the store have left frames on the stack of any thread: whether it is being run.
+/// Whether guests of the store have left frames on the stack of any thread. (None are left by one that made a tail call of
+/// its host.)
 ///
 /// wasmtime starts from what the store knows of its frames, but not on a thread on which nothing is entered
 /// (`Backtrace::new` in `runtime/vm/traphandlers/backtrace.rs`), which would hide those of a store that is borrowed from

@@ -179,16 +179,8 @@ impl<S> Shared<S> {
 impl<S: Stack> Place<S> {
     fn made(mut self) -> Result<PooledStack<S>, Error> {
         if self.stack.is_none() {
-            let made = S::new(self.pool.size);
-            let mut state = self.pool.lock();
-            self.stack = match made {
-                Ok(stack) => {
-                    state.created += 1;
-                    Some(stack)
-                }
-                // Meanwhile somebody may have given one back.
-                Err(error) => Some(state.idle.pop().ok_or(error)?),
-            };
+            self.stack = Some(S::new(self.pool.size)?);
+            self.pool.lock().created += 1;
         }
         Ok(PooledStack(self))
     }

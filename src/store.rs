@@ -23,7 +23,7 @@ pub trait StoreExt: Extended {
     /// ```
     /// use futures::future::{poll_fn, select};
     /// use std::task::Poll;
-    /// use wasmtime::{Config, Engine, Instance, Module, Store};
+    /// use wasmtime::{Config, Engine, Func, Instance, Module, Store};
     /// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, FuncExt, Stack, StoreExt};
     ///
     /// # fn main() -> wasmtime::Result<()> {
@@ -32,18 +32,20 @@ pub trait StoreExt: Extended {
     /// store.set_epoch_deadline(1);
     /// store.epoch_deadline_suspend_and_update(1);
     ///
-    /// let module = Module::new(&engine, r#"(module (func (export "spin") (loop (br 0))))"#)?;
-    /// let spin = Instance::new(&mut store, &module, &[])?.get_func(&mut store, "spin").expect("is exported");
+    /// // A program has a thread that does this every few milliseconds.
+    /// let clock = engine.clone();
+    /// let time_passes = Func::wrap(&mut store, move || clock.increment_epoch());
+    ///
+    /// let module = Module::new(
+    ///     &engine,
+    ///     r#"(module
+    ///         (import "" "time passes" (func $time_passes))
+    ///         (func (export "spin") (loop (call $time_passes) (br 0))))"#,
+    /// )?;
+    /// let spin = Instance::new(&mut store, &module, &[time_passes.into()])?;
+    /// let spin = spin.get_func(&mut store, "spin").expect("is exported");
     /// let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
     /// let spins_for_ever = spin.call_on(&mut stack, &mut store, &[], &mut []);
-    ///
-    /// let weak = engine.weak();
-    /// let ticker = std::thread::spawn(move || {
-    ///     while let Some(engine) = weak.upgrade() {
-    ///         engine.increment_epoch();
-    ///         std::thread::sleep(std::time::Duration::from_millis(1));
-    ///     }
-    /// });
     ///
     /// // Another task on the same thread, which ends after three turns.
     /// let mut turns = 0;
@@ -54,8 +56,6 @@ pub trait StoreExt: Extended {
     /// });
     /// futures::executor::block_on(select(other_task, spins_for_ever));
     /// assert_eq!(turns, 3);
-    /// # drop((store, module, engine));
-    /// # ticker.join().unwrap();
     /// # Ok(())
     /// # }
     /// ```

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Makes a process a worker.
 const VARIABLE: &str = "DIFFERENTIAL_WORKER";
 /// A group takes a second at most.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Group {
     /// On one line.
