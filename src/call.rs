@@ -1,10 +1,9 @@
 //! A call: the future that runs a closure on a stack, from its first poll to its result.
 #![expect(unsafe_code, reason = "the closure and its result cross from one stack to another by pointer")]
 
-use crate::activation::has_frames;
-use crate::frame::{Frame, StoreIs};
+use crate::frame::Frame;
 use crate::stack::{Stack, check_room};
-use crate::{Error, Result};
+use crate::{Error, Result, Store};
 use futures::future::FusedFuture;
 use std::fmt;
 use std::future::Future;
@@ -14,7 +13,7 @@ use std::pin::Pin;
 use std::ptr;
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use wasmtime::{AsContext, AsContextMut, Caller, Store, StoreContextMut};
+use wasmtime::{AsContext, StoreContextMut};
 
 /// What a call does on its stack. Implemented for `FnOnce(StoreContextMut<'_, T>) -> wasmtime::Result<R>`, whose output
 /// is `R`, and for the types that this crate's ways to call wasm name in their results.
@@ -25,6 +24,10 @@ use wasmtime::{AsContext, AsContextMut, Caller, Store, StoreContextMut};
 pub trait Job<T: 'static> {
     /// What a successful call results in.
     type Output;
+
+    /// Whether the job is one of this crate's own, which have nothing that must not be suspended.
+    #[doc(hidden)]
+    const KNOWN: bool = false;
 
     /// Runs the job, on the stack.
     #[doc(hidden)]
@@ -57,26 +60,21 @@ where
 ///
 /// Async host functions hand the error on, and so should synchronous ones that call `suspend_until`: a guest to which
 /// one makes something else of it, say an error number, is not stopped, and goes on within `drop` until it ends by itself.
-/// (Time slices end it: [`StoreExt`](crate::StoreExt).)
+/// (Time slices end it: [`Store::epoch_deadline_suspend_and_update`](crate::Store::epoch_deadline_suspend_and_update).)
 ///
 /// A suspended call keeps a clone of its last poller's waker.
 ///
 /// # Forgetting
 ///
-/// Do not forget a suspended call ([`mem::forget`], a leaked `Box`, a cycle of `Rc`): its frames are never run or unwound
-/// again, yet what they borrow is given back, the store among it. The type system cannot forbid that for a future that
-/// borrows, and it can be **undefined behaviour**, in safe code, too, because much code relies on its frames being left in
-/// order: a sort that was suspended in its comparison leaves a vector with one element twice, [`thread::scope`] leaves
-/// threads that go on with what they borrowed.
-///
-/// It does no harm if nothing that the call had borrowed is used afterwards, nor dropped: an `async move` block that owns
-/// the store and what the closure borrows can be forgotten as a whole. The stack can be used: its memory stays as it is
-/// for ever, and it makes itself new memory at its next use.
+/// A suspended call that is forgotten ([`mem::forget`], a leaked `Box`, a cycle of `Rc`) costs memory, and its store, which
+/// is lost: see [`Store`](crate::Store). The stack can be used: its memory stays as it is for ever, and it makes itself new
+/// memory at its next use.
 ///
 /// # `Send`
 ///
-/// On a [`FiberStack`](crate::FiberStack) a call is not `Send`, because the frames that are suspended may hold anything.
-/// On a `ThreadStack` it is if the store's data, the closure and its result are.
+/// On a [`FiberStack`](crate::FiberStack) a call is not `Send`, because host functions may wait for anything. On a
+/// [`SendFiberStack`](crate::SendFiberStack) and a `ThreadStack` it is. Code that is generic over the stack asks for that by
+/// [`SendStack`](crate::SendStack).
 ///
 /// # Panics
 ///
@@ -86,23 +84,18 @@ where
 pub struct Call<'a, S: Stack, T: 'static, J: Job<T>> {
     stack: &'a mut S,
     state: State<'a, S::Runner, T, J>,
+    /// The store's, set while this is suspended: if it stays so, this was forgotten.
+    suspended: &'a mut bool,
 }
 
 enum State<'a, Runner, T: 'static, J> {
-    New { store: StoreContextMut<'a, T>, origin: Origin, job: J },
+    New {
+        store: StoreContextMut<'a, T>,
+        job: J,
+    },
+    /// The code on the runner's stack has the store.
     Suspended(Runner),
     Ended,
-}
-
-/// What the type of the store that was passed tells of the store.
-#[derive(Clone, Copy, PartialEq)]
-enum Origin {
-    /// A `&mut Store`, which nobody has while the store is inside a call.
-    Owner,
-    /// A `Caller`, which exists inside one only.
-    Caller,
-    /// A context or the like, which may come from inside one.
-    Unknown,
 }
 
 /// What crosses between the poller and the stack: the way in at the first entry, the way out at the last.
@@ -113,32 +106,18 @@ struct Slot<'a, T: 'static, J: Job<T>> {
 
 impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
     /// The caller sees to it that the stack [`Carries`](crate::Carries) `T`, `J` and its output.
-    pub(crate) fn new<C: AsContextMut<Data = T>>(stack: &'a mut S, store: &'a mut C, job: J) -> Self {
-        let origin = if typeid::of::<C>() == typeid::of::<Store<T>>() {
-            Origin::Owner
-        } else if typeid::of::<C>() == typeid::of::<Caller<'_, T>>() {
-            Origin::Caller
-        } else {
-            Origin::Unknown
-        };
-        let store = store.as_context_mut();
-        Self { stack, state: State::New { store, origin, job } }
+    pub(crate) fn new(stack: &'a mut S, store: &'a mut Store<T>, job: J) -> Self {
+        let (store, suspended) = store.enter();
+        Self { stack, state: State::New { store, job }, suspended }
     }
 
     /// The first poll.
-    fn start(
-        &mut self,
-        cx: &Context<'_>,
-        store: StoreContextMut<'a, T>,
-        origin: Origin,
-        job: J,
-    ) -> Poll<Result<J::Output>> {
-        if is_running_here(&store, origin)? {
-            return Poll::Ready(job.run(store));
-        }
+    fn start(&mut self, cx: &Context<'_>, store: StoreContextMut<'a, T>, job: J) -> Poll<Result<J::Output>> {
         check_room(self.stack.size(), store.engine())?;
         let runner = self.stack.take()?;
-        S::frame(&runner).begin(run::<T, J>, store_id(&store));
+        let frame = S::frame(&runner);
+        frame.begin(run::<T, J>);
+        frame.limits.begin(store_id(&store), J::KNOWN);
         self.stretch(runner, Some(cx.waker()), Some((store, job)))
     }
 
@@ -157,6 +136,7 @@ impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
         // the same `T` and `J`, takes it to have. An unfinished runner goes into `State::Suspended`, from where it is
         // only taken to be entered again.
         unsafe { S::enter(&mut runner) };
+        *self.suspended = slot.end.is_none();
         let Some(end) = slot.end else {
             self.state = State::Suspended(ManuallyDrop::into_inner(runner));
             return Poll::Pending;
@@ -169,23 +149,9 @@ impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
     }
 }
 
-/// Whether a call belongs right here, on the stack that its store is already running on. wasmtime sets the stack limit of
-/// a store where wasm is first entered, and keeps it for nested entries (`EntryStoreContext::enter_wasm` in
-/// `runtime/func.rs`), so that nested entries must be on that stack.
-fn is_running_here<T>(store: &StoreContextMut<'_, T>, origin: Origin) -> Result<bool, Error> {
-    if origin == Origin::Owner {
-        return Ok(false);
-    }
-    match Frame::find_store(store_id(store)) {
-        StoreIs::Here => Ok(true),
-        // Entered by wasmtime's own functions, a store is not on our list, but guests have left frames on the stack.
-        StoreIs::NotSeen if origin == Origin::Unknown && !has_frames(store) => Ok(false),
-        StoreIs::NotSeen | StoreIs::FurtherOut => Err(Error::Reentry),
-    }
-}
-
 /// Tells stores apart: the address of the data, which lies within the store's own allocation.
-fn store_id<T>(store: &StoreContextMut<'_, T>) -> *const () {
+#[inline]
+pub(crate) fn store_id(store: &impl AsContext) -> *const () {
     ptr::from_ref(store.as_context().data()).cast()
 }
 
@@ -208,7 +174,7 @@ impl<S: Stack, T: 'static, J: Job<T>> Future for Call<'_, S, T, J> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         match mem::replace(&mut this.state, State::Ended) {
-            State::New { store, origin, job } => this.start(cx, store, origin, job),
+            State::New { store, job } => this.start(cx, store, job),
             State::Suspended(runner) => this.stretch(runner, Some(cx.waker()), None),
             State::Ended => Poll::Ready(Err(Error::Ended.into())),
         }

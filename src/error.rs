@@ -1,5 +1,6 @@
 //! What can go wrong besides the guest.
 
+use std::fmt;
 use std::io;
 
 /// An error of this crate, as opposed to one of the guest or of a host function.
@@ -34,6 +35,32 @@ pub enum Error {
         "cannot suspend while a panic unwinds the stack: a destructor must not wait for a future that is not ready"
     )]
     Unwinding,
+
+    /// A future is pending, and the stack does not suspend what lies on it between the call's root and the code that waits.
+    #[error(
+        "cannot suspend this stack here: {between}. Wait in an async host function that the guest calls itself, or call on a \
+         stack that suspends anything, a `ThreadStack` or a `FiberStack::unchecked`"
+    )]
+    #[non_exhaustive]
+    ForeignFrames {
+        /// What is in the way.
+        between: Between,
+    },
+
+    /// A future is pending that may not be `Send`, on a [`SendFiberStack`](crate::SendFiberStack).
+    #[error(
+        "the future of this host function is pending on a `SendFiberStack`, and was not registered as `Send`: define the \
+         function by `LinkerExt::func_wrap_suspending_send`, `FuncExt::wrap_suspending_send` or their like, or call on a \
+         `FiberStack`"
+    )]
+    NotSend,
+
+    /// A [`SendFiberStack`](crate::SendFiberStack) was asked for where wasmtime's per-thread list cannot be read.
+    #[error(
+        "cannot see here what lies on a stack, as calls need that change threads on a `SendFiberStack`: use a `ThreadStack` \
+         (feature `thread-backend`), whose calls are `Send`, too"
+    )]
+    NoThreadList,
 
     /// A stack of this size cannot work at all.
     #[error("a stack of {size} bytes cannot work: use {min} to {max} bytes, `DEFAULT_STACK_SIZE` if in doubt")]
@@ -90,13 +117,6 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// The store is already inside a call that was entered on another stack than the one this code runs on.
-    #[error(
-        "the store is already inside a call on another stack, whose stack limit would be applied: enter that outer \
-         call with `FuncExt::call_on` or `Stack::run` too, and call back from its own host functions"
-    )]
-    Reentry,
-
     /// The call has ended, its result was taken, and it was polled once more.
     #[error("the call has already ended: do not poll its future after it was ready")]
     Ended,
@@ -108,4 +128,33 @@ pub enum Error {
         /// What wasmtime said.
         reason: String,
     },
+}
+
+/// What lies on a stack and is not suspended, in [`Error::ForeignFrames`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Between {
+    /// The closure of [`Stack::run`](crate::Stack::run).
+    Closure,
+    /// Synchronous code that called [`suspend_until`](crate::suspend_until) or [`yield_now`](crate::yield_now): a host
+    /// function, a destructor, a limiter.
+    HostCode,
+    /// A host function's future, in the middle of its poll.
+    Poll,
+    /// A synchronous call into another store.
+    OtherStore,
+    /// Host code that has called the guest again, synchronously.
+    NestedCall,
+}
+
+impl fmt::Display for Between {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closure => "the closure of `Stack::run` would be left suspended",
+            Self::HostCode => "the synchronous code that called `suspend_until` or `yield_now` would be left suspended",
+            Self::Poll => "the future of a host function would be left suspended in the middle of its poll",
+            Self::OtherStore => "a synchronous call into another store would be left suspended",
+            Self::NestedCall => "host code that has called the guest again would be left suspended",
+        })
+    }
 }

@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "frames are reached by pointer from the code that runs on their stack")]
 
 use crate::Error;
+use crate::limits::{Limits, Rule, Site};
 use crate::stack;
 use crate::sync::cell::{Cell, UnsafeCell};
 use crate::sync::thread_cell;
@@ -65,10 +66,8 @@ pub struct Frame {
     polling: Cell<bool>,
     /// Set once by the poller when the call is dropped: from then on nothing may suspend.
     cancelled: Cell<bool>,
-    /// The store that the call was made with, told apart by the address of its data. Only compared.
-    store: Cell<*const ()>,
-    /// The frame of the stack that the poller was on, or null. Valid until the stack is left.
-    parent: Cell<*const Frame>,
+    /// What may be suspended on this stack.
+    pub(crate) limits: Limits,
 }
 
 /// Makes a frame the current one of this thread, until it is dropped.
@@ -83,16 +82,6 @@ impl Drop for Entered {
     }
 }
 
-/// Where a store is in use, seen from the running code.
-pub(crate) enum StoreIs {
-    /// In the call that runs right here.
-    Here,
-    /// In a call further out, on another stack.
-    FurtherOut,
-    /// In no call that this crate knows of.
-    NotSeen,
-}
-
 /// What came of polling a future once.
 enum Polled<T> {
     Ready(T),
@@ -103,8 +92,8 @@ enum Polled<T> {
 }
 
 impl Frame {
-    /// A frame whose stack is left by `leave`.
-    pub(crate) fn new(leave: Leave) -> Self {
+    /// A frame whose stack is left by `leave`, and suspends what `rule` says.
+    pub(crate) fn new(leave: Leave, rule: Rule) -> Self {
         Self {
             leave,
             backend: Cell::new(ptr::null()),
@@ -115,8 +104,7 @@ impl Frame {
             kept: UnsafeCell::new(None),
             polling: Cell::new(false),
             cancelled: Cell::new(false),
-            store: Cell::new(ptr::null()),
-            parent: Cell::new(ptr::null()),
+            limits: Limits::new(rule),
         }
     }
 
@@ -142,12 +130,6 @@ impl Frame {
         }
     }
 
-    /// Before each entry, on the poller's thread: makes the frame that is current there the parent.
-    #[inline]
-    pub(crate) fn set_parent(&self) {
-        self.parent.set(current());
-    }
-
     /// Makes this the current frame of this thread, whose stack is about to run.
     #[inline]
     pub(crate) fn make_current(&self) -> Entered {
@@ -164,9 +146,8 @@ impl Frame {
 
     /// Gets an idle frame ready for the entry that starts a call.
     #[inline]
-    pub(crate) fn begin(&self, start: Start, store: *const ()) {
+    pub(crate) fn begin(&self, start: Start) {
         self.start.set(Some(start));
-        self.store.set(store);
     }
 
     /// Sets what the next stretch of work runs with.
@@ -186,7 +167,6 @@ impl Frame {
     #[inline]
     pub(crate) fn end(&self) {
         self.cancelled.set(false);
-        self.store.set(ptr::null());
         self.set_stretch(ptr::null_mut(), None);
         debug_assert!(!self.polling.get(), "a call ended while a future of its own was being polled");
         // SAFETY: no future is being polled, so nothing refers to the waker; the stack is idle, so nothing else runs.
@@ -214,24 +194,9 @@ impl Frame {
         f(current.ok_or(Error::NotOnStack)?)
     }
 
-    /// Where on the chain of stacks that this code runs on the store is in use.
-    pub(crate) fn find_store(store: *const ()) -> StoreIs {
-        let mut frame = current();
-        let mut found = StoreIs::Here;
-        // SAFETY: the current frame and its parents belong to stacks that are being run, one inside the other.
-        while let Some(this) = unsafe { frame.as_ref() } {
-            if this.store.get() == store {
-                return found;
-            }
-            frame = this.parent.get();
-            found = StoreIs::FurtherOut;
-        }
-        StoreIs::NotSeen
-    }
-
     /// Polls the future until it is ready, suspending the stack whenever it is not.
     #[inline]
-    pub(crate) fn block_on<F: Future>(&self, future: F) -> Result<F::Output, Error> {
+    pub(crate) fn block_on<F: Future>(&self, future: F, site: Site) -> Result<F::Output, Error> {
         let mut future = pin!(future);
         loop {
             if self.cancelled.get() {
@@ -239,24 +204,25 @@ impl Frame {
             }
             match self.poll(future.as_mut()) {
                 Polled::Ready(output) => return Ok(output),
-                Polled::Pending => self.suspend()?,
+                Polled::Pending => self.suspend(site)?,
                 Polled::Stale => (),
             }
         }
     }
 
     /// Suspends the stack once, having asked to be resumed soon.
-    pub(crate) fn yield_now(&self) -> Result<(), Error> {
+    pub(crate) fn yield_now(&self, site: Site) -> Result<(), Error> {
         if self.cancelled.get() {
             return Err(Error::Cancelled);
         }
+        self.limits.allow(site, self.polling.get())?;
         // A clone, because waking runs foreign code, and the poller's waker is gone should that suspend. Woken by value, so
         // that the clone is gone, too, when this suspends.
         let waker = self.poller_waker().clone();
         let stretch = self.stretch.get();
         waker.wake();
         // Should that have suspended, the turn of others has been.
-        if self.stretch.get() == stretch { self.suspend() } else { Ok(()) }
+        if self.stretch.get() == stretch { self.suspend(site) } else { Ok(()) }
     }
 
     /// Polls once, with a waker that wakes the task of the poller.
@@ -340,12 +306,9 @@ impl Frame {
 
     /// Leaves the stack and comes back when the poller enters it again.
     #[inline]
-    fn suspend(&self) -> Result<(), Error> {
+    fn suspend(&self, site: Site) -> Result<(), Error> {
         debug_assert!(!self.cancelled.get(), "a poll in whose middle the call was cancelled is stale");
-        // A thread counts its panics. Suspended in mid-panic, the stack would leave that count to unrelated code.
-        if std::thread::panicking() {
-            return Err(Error::Unwinding);
-        }
+        self.limits.allow(site, self.polling.get())?;
         // SAFETY: the backend was set before this stack ran anything, and this code runs on the stack.
         unsafe { self.leave() };
         if self.cancelled.get() { Err(Error::Cancelled) } else { Ok(()) }

@@ -2,9 +2,12 @@
 
 use crate::arity::for_each_arity;
 use crate::call::{Call, Job};
-use crate::host::{HostFn, into_blocking_untyped};
+use crate::host::{
+    HostFn, HostParams, SendHostFn, boxed_into_blocking, boxed_into_blocking_untyped, into_blocking_untyped,
+};
 use crate::sealed::Extended;
-use crate::{AsyncGetter, Carries, Result, Stack};
+use crate::{AsStoreMut, AsyncGetter, Carries, Result, Stack};
+use std::future::Future;
 use wasmtime::{AsContext, AsContextMut, Caller, Func, FuncType, StoreContextMut, Val, WasmRet, WasmTy};
 
 macro_rules! wrap_async_n {
@@ -37,8 +40,8 @@ macro_rules! wrap_async_n {
 /// ```
 /// use futures_timer::Delay;
 /// use std::time::Duration;
-/// use wasmtime::{Engine, Func, Instance, Module, Store};
-/// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, FuncExt, Stack};
+/// use wasmtime::{Engine, Func, Instance, Module};
+/// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, FuncExt, Stack, Store};
 ///
 /// # fn main() -> wasmtime::Result<()> {
 /// let engine = Engine::default();
@@ -69,7 +72,9 @@ pub trait FuncExt: Extended + Sized {
     /// # Errors
     ///
     /// Calls of the function end in a trap with the error that it returns; with [`Error::NotOnStack`] if the guest was
-    /// not entered on a stack of this crate; with [`Error::Cancelled`] if the call is dropped.
+    /// not entered on a stack of this crate; with [`Error::Cancelled`] if the call is dropped; if the future is pending, with
+    /// [`Error::ForeignFrames`] where the stack does not suspend what lies on it, and with [`Error::NotSend`] on a
+    /// [`SendFiberStack`](crate::SendFiberStack).
     ///
     /// # Panics
     ///
@@ -77,6 +82,8 @@ pub trait FuncExt: Extended + Sized {
     ///
     /// [`Error::NotOnStack`]: crate::Error::NotOnStack
     /// [`Error::Cancelled`]: crate::Error::Cancelled
+    /// [`Error::ForeignFrames`]: crate::Error::ForeignFrames
+    /// [`Error::NotSend`]: crate::Error::NotSend
     fn new_suspending<T: 'static>(
         store: impl AsContextMut<Data = T>,
         ty: FuncType,
@@ -89,6 +96,62 @@ pub trait FuncExt: Extended + Sized {
     ///
     /// As for [`new_suspending`](Self::new_suspending).
     fn wrap_suspending<T: 'static, Marker>(store: impl AsContextMut<Data = T>, f: impl HostFn<T, Marker>) -> Self;
+
+    /// Makes an async host function from a closure that returns a `Send` future, for every stack,
+    /// [`SendFiberStack`](crate::SendFiberStack) included; see [`SendHostFn`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`new_suspending`](Self::new_suspending), but for `NotSend`.
+    fn wrap_suspending_send<T: 'static, Marker>(
+        store: impl AsContextMut<Data = T>,
+        f: impl SendHostFn<T, Marker>,
+    ) -> Self;
+
+    /// Makes an async host function from a closure in the shape of wasmtime's own `Func::wrap_async`: its future is boxed and
+    /// `Send`, may keep the [`Caller`], and works on every stack.
+    ///
+    /// # Errors
+    ///
+    /// As for [`wrap_suspending_send`](Self::wrap_suspending_send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wasmtime::{Caller, Engine, Func};
+    /// use wasmtime_async::{FuncExt, Store};
+    ///
+    /// let mut store = Store::new(&Engine::default(), 0);
+    /// Func::wrap_suspending_boxed(&mut store, |mut caller: Caller<'_, i32>, (a, b): (i32, i32)| {
+    ///     Box::new(async move {
+    ///         std::future::ready(()).await;
+    ///         *caller.data_mut() += a;
+    ///         b
+    ///     })
+    /// });
+    /// ```
+    fn wrap_suspending_boxed<T: 'static, P: HostParams, R: WasmRet>(
+        store: impl AsContextMut<Data = T>,
+        f: impl for<'a> Fn(Caller<'a, T>, P) -> Box<dyn Future<Output = R> + Send + 'a> + Send + Sync + 'static,
+    ) -> Self;
+
+    /// The same with a signature known at run time only, in the shape of wasmtime's own `Func::new_async`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`wrap_suspending_send`](Self::wrap_suspending_send).
+    ///
+    /// # Panics
+    ///
+    /// If `ty` belongs to another engine.
+    fn new_suspending_boxed<T: 'static>(
+        store: impl AsContextMut<Data = T>,
+        ty: FuncType,
+        f: impl for<'a> Fn(Caller<'a, T>, &'a [Val], &'a mut [Val]) -> Box<dyn Future<Output = Result<()>> + Send + 'a>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self;
 
     /// Calls the function on `stack`. The results are written to `results` when the call's future is ready.
     ///
@@ -113,7 +176,7 @@ pub trait FuncExt: Extended + Sized {
     ) -> Call<'a, S, C::Data, UntypedCall<'a>>
     where
         S: Stack + Carries<C::Data>,
-        C: AsContextMut;
+        C: AsStoreMut;
 
     /// Ways to call the function with parameters and results of Rust types.
     fn get_async<'a, C: AsContext>(&self, store: &'a C) -> AsyncGetter<'a, C::Data>;
@@ -142,7 +205,7 @@ pub trait FuncExt: Extended + Sized {
     ) -> Call<'a, S, C::Data, UntypedCall<'a>>
     where
         S: Stack + Carries<C::Data>,
-        C: AsContextMut,
+        C: AsStoreMut,
     {
         self.call_on(stack, store, params, results)
     }
@@ -160,6 +223,7 @@ pub struct UntypedCall<'a> {
 
 impl<T: 'static> Job<T> for UntypedCall<'_> {
     type Output = ();
+    const KNOWN: bool = true;
 
     fn run(self, store: StoreContextMut<'_, T>) -> Result<()> {
         self.func.call(store, self.params, self.results)
@@ -179,6 +243,31 @@ impl FuncExt for Func {
         Func::wrap(store, f.into_blocking())
     }
 
+    fn wrap_suspending_send<T: 'static, Marker>(
+        store: impl AsContextMut<Data = T>,
+        f: impl SendHostFn<T, Marker>,
+    ) -> Self {
+        Func::wrap(store, f.into_blocking())
+    }
+
+    fn wrap_suspending_boxed<T: 'static, P: HostParams, R: WasmRet>(
+        store: impl AsContextMut<Data = T>,
+        f: impl for<'a> Fn(Caller<'a, T>, P) -> Box<dyn Future<Output = R> + Send + 'a> + Send + Sync + 'static,
+    ) -> Self {
+        Func::wrap(store, boxed_into_blocking(f))
+    }
+
+    fn new_suspending_boxed<T: 'static>(
+        store: impl AsContextMut<Data = T>,
+        ty: FuncType,
+        f: impl for<'a> Fn(Caller<'a, T>, &'a [Val], &'a mut [Val]) -> Box<dyn Future<Output = Result<()>> + Send + 'a>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Func::new(store, ty, boxed_into_blocking_untyped(f))
+    }
+
     fn call_on<'a, S, C>(
         &self,
         stack: &'a mut S,
@@ -188,9 +277,9 @@ impl FuncExt for Func {
     ) -> Call<'a, S, C::Data, UntypedCall<'a>>
     where
         S: Stack + Carries<C::Data>,
-        C: AsContextMut,
+        C: AsStoreMut,
     {
-        Call::new(stack, store, UntypedCall { func: *self, params, results })
+        Call::new(stack, store.as_store_mut(), UntypedCall { func: *self, params, results })
     }
 
     fn get_async<'a, C: AsContext>(&self, store: &'a C) -> AsyncGetter<'a, C::Data> {

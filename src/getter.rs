@@ -2,9 +2,9 @@
 
 use crate::arity::for_each_arity;
 use crate::call::{Call, Job};
-use crate::{Carries, Result, Stack};
+use crate::{AsStoreMut, Carries, Result, Stack};
 use std::fmt;
-use wasmtime::{AsContextMut, Func, StoreContext, StoreContextMut, TypedFunc, WasmParams, WasmResults, WasmTy};
+use wasmtime::{Func, StoreContext, StoreContextMut, TypedFunc, WasmParams, WasmResults, WasmTy};
 
 /// Ways to call a function with parameters and results of Rust types, from [`FuncExt::get_async`].
 ///
@@ -22,8 +22,8 @@ use wasmtime::{AsContextMut, Func, StoreContext, StoreContextMut, TypedFunc, Was
 /// # Examples
 ///
 /// ```
-/// use wasmtime::{Engine, Func, Store};
-/// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, FuncExt, Stack};
+/// use wasmtime::{Engine, Func};
+/// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, FuncExt, Stack, Store};
 ///
 /// let mut store = Store::new(&Engine::default(), ());
 /// let div_rem = Func::wrap_suspending(&mut store, async |a: i32, b: i32| (a / b, a % b));
@@ -78,8 +78,8 @@ impl<'a, T: 'static> AsyncGetter<'a, T> {
 /// from a [`TypedFunc`]:
 ///
 /// ```
-/// use wasmtime::{Engine, Instance, Module, Store};
-/// use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, DefaultStack, Stack};
+/// use wasmtime::{Engine, Instance, Module};
+/// use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, DefaultStack, Stack, Store};
 ///
 /// # fn main() -> wasmtime::Result<()> {
 /// let engine = Engine::default();
@@ -117,12 +117,12 @@ impl<Params: WasmParams, Results: WasmResults> AsyncFunc<Params, Results> {
     ) -> Call<'a, S, C::Data, TypedCall<'a, Params, Results>>
     where
         S: Stack + Carries<C::Data>,
-        C: AsContextMut,
+        C: AsStoreMut,
     {
-        Call::new(stack, store, TypedCall { func: &self.0, params })
+        Call::new(stack, store.as_store_mut(), TypedCall { func: &self.0, params })
     }
 
-    /// wasmtime's view of the function, for calls from within a call: [`TypedFunc::call`] on a stack may suspend.
+    /// wasmtime's view of the function, for calls from within a call: `func.as_typed().call(&mut caller, …)`.
     pub fn as_typed(&self) -> &TypedFunc<Params, Results> {
         &self.0
     }
@@ -160,6 +160,7 @@ pub struct TypedCall<'a, Params, Results> {
 
 impl<T: 'static, Params: WasmParams, Results: WasmResults> Job<T> for TypedCall<'_, Params, Results> {
     type Output = Results;
+    const KNOWN: bool = true;
 
     fn run(self, store: StoreContextMut<'_, T>) -> Result<Results> {
         self.func.call(store, self.params)

@@ -1,7 +1,13 @@
 //! Async host functions: which closures can be one, and how wasm calls them.
 
+use crate::Result;
 use crate::arity::for_each_arity;
-use crate::{Result, suspend_until};
+use crate::call::store_id;
+use crate::frame::Frame;
+use crate::limits::Site;
+use crate::out_of_line::OutOfLine;
+use crate::sealed::Extended;
+use std::future::Future;
 use std::marker::PhantomData;
 use wasmtime::{Caller, IntoFunc, Val, WasmRet, WasmTy};
 
@@ -19,8 +25,8 @@ use wasmtime::{Caller, IntoFunc, Val, WasmRet, WasmTy};
 ///
 /// ```
 /// use std::{cell::Cell, rc::Rc};
-/// use wasmtime::{Caller, Engine, Store};
-/// use wasmtime_async::FuncExt;
+/// use wasmtime::{Caller, Engine};
+/// use wasmtime_async::{FuncExt, Store};
 ///
 /// let mut store = Store::new(&Engine::default(), Rc::new(Cell::new(0)));
 /// <wasmtime::Func as FuncExt>::wrap_suspending(&mut store, async |a: i32, b: i64| (b, a));
@@ -61,6 +67,86 @@ pub trait HostFn<T: 'static, Marker>: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct WithCaller<Params>(PhantomData<Params>);
 
+/// What can be an async host function whose future is `Send`, as a [`SendFiberStack`](crate::SendFiberStack) needs it: a
+/// closure or function that returns such a future, of 0 to 15 parameters, with or without a [`Caller`] in front. It works on
+/// every stack.
+///
+/// It is implemented for
+///
+/// - `Fn(A1, A2, …) -> Fut` and
+/// - `Fn(Caller<'_, T>, A1, A2, …) -> Fut`, whose future does not keep the `Caller`: what it needs is taken out before,
+///
+/// where `Fut` is a [`Future`] that is `Send`, and the rest is as for [`HostFn`]. (A function that needs its `Caller` while it
+/// waits has wasmtime's own shape: see [`FuncExt::wrap_suspending_boxed`](crate::FuncExt::wrap_suspending_boxed).)
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicI32, Ordering};
+/// use wasmtime::{Caller, Engine};
+/// use wasmtime_async::{FuncExt, Store};
+///
+/// let mut store = Store::new(&Engine::default(), Arc::new(AtomicI32::new(0)));
+/// <wasmtime::Func as FuncExt>::wrap_suspending_send(&mut store, |a: i32, b: i64| async move { (b, a) });
+/// <wasmtime::Func as FuncExt>::wrap_suspending_send(&mut store, |caller: Caller<'_, Arc<AtomicI32>>, n: i32| {
+///     let counter = Arc::clone(caller.data());
+///     async move {
+///         std::future::ready(()).await;
+///         counter.fetch_add(n, Ordering::Relaxed);
+///     }
+/// });
+/// ```
+///
+/// `Marker` tells the two kinds apart and is always inferred. The trait is not meant to be implemented elsewhere.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an async host function of a store with data of type `{T}`, with a future that is `Send`",
+    label = "not a suitable closure",
+    note = "expected `|a: i32, b: i64, …| async move {{ … }}` or `|caller: Caller<'_, T>, a: i32, …| {{ …; async move {{ … }} }}`: \
+            at most 15 parameters, each with its type, each a wasm type; a future that is `Send`, of a wasm type, a tuple of \
+            them, or a `wasmtime::Result` of either; itself `Send + Sync + 'static`",
+    note = "an async closure, `async |…| …`, cannot be asked for a `Send` future: `func_wrap_suspending` takes it, for a \
+            `FiberStack` or a `ThreadStack`"
+)]
+pub trait SendHostFn<T: 'static, Marker>: Send + Sync + 'static {
+    /// The parameters, the way wasmtime wants to know them.
+    #[doc(hidden)]
+    type Params;
+    /// What it returns.
+    #[doc(hidden)]
+    type Output: WasmRet;
+
+    /// The synchronous function that wasm calls.
+    #[doc(hidden)]
+    fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<Self::Output>>;
+}
+
+/// Parameters of a host function as one tuple, as wasmtime's own `func_wrap_async` takes them: 0 to 15 wasm types.
+pub trait HostParams: Extended + Sized + 'static {
+    /// The parameters, the way wasmtime wants to know them.
+    #[doc(hidden)]
+    type Wasm<T: 'static>;
+
+    /// A synchronous function with these parameters one by one.
+    #[doc(hidden)]
+    fn one_by_one<T: 'static, R: WasmRet>(
+        f: impl Fn(Caller<'_, T>, Self) -> Result<R> + Send + Sync + 'static,
+    ) -> impl IntoFunc<T, Self::Wasm<T>, Result<R>>;
+}
+
+/// Waits for a host function's future, in the synchronous function that wasm calls.
+#[inline]
+fn wait<F: Future>(store: *const (), future: F) -> Result<F::Output> {
+    let site = Site::HostFunction { store, send: false };
+    Ok(Frame::with_current(|frame| frame.block_on(future, site))?)
+}
+
+/// The same with a future that is `Send`, so that another thread may go on here afterwards.
+#[inline]
+fn wait_send<F: Future + Send>(store: *const (), future: F) -> Result<F::Output> {
+    let site = Site::HostFunction { store, send: true };
+    let future = OutOfLine::new(future);
+    Ok(Frame::with_current(|frame| frame.block_on(future, site))?)
+}
+
 macro_rules! impl_host_fn {
     ($arity:literal $wrap:ident $get:ident $($arg:ident: $Arg:ident),*) => {
         impl<T, F, R, $($Arg),*> HostFn<T, ($($Arg,)*)> for F
@@ -74,7 +160,7 @@ macro_rules! impl_host_fn {
             type Output = R;
 
             fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<R>> {
-                move |_: Caller<'_, T>, $($arg: $Arg),*| -> Result<R> { Ok(suspend_until(self($($arg),*))?) }
+                move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<R> { wait(store_id(&caller), self($($arg),*)) }
             }
         }
 
@@ -89,12 +175,75 @@ macro_rules! impl_host_fn {
             type Output = R;
 
             fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<R>> {
-                move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<R> { Ok(suspend_until(self(caller, $($arg),*))?) }
+                move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<R> {
+                    wait(store_id(&caller), self(caller, $($arg),*))
+                }
+            }
+        }
+
+        impl<T, F, Fut, $($Arg),*> SendHostFn<T, ($($Arg,)*)> for F
+        where
+            T: 'static,
+            F: Fn($($Arg),*) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output: WasmRet> + Send,
+            $($Arg: WasmTy,)*
+        {
+            type Params = (Caller<'static, T>, $($Arg),*);
+            type Output = Fut::Output;
+
+            fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<Fut::Output>> {
+                move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<Fut::Output> {
+                    wait_send(store_id(&caller), self($($arg),*))
+                }
+            }
+        }
+
+        impl<T, F, Fut, $($Arg),*> SendHostFn<T, WithCaller<($($Arg,)*)>> for F
+        where
+            T: 'static,
+            F: Fn(Caller<'_, T>, $($Arg),*) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output: WasmRet> + Send,
+            $($Arg: WasmTy,)*
+        {
+            type Params = (Caller<'static, T>, $($Arg),*);
+            type Output = Fut::Output;
+
+            fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<Fut::Output>> {
+                move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<Fut::Output> {
+                    wait_send(store_id(&caller), self(caller, $($arg),*))
+                }
+            }
+        }
+
+        impl<$($Arg: WasmTy + 'static),*> Extended for ($($Arg,)*) {}
+
+        impl<$($Arg: WasmTy + 'static),*> HostParams for ($($Arg,)*) {
+            type Wasm<T: 'static> = (Caller<'static, T>, $($Arg),*);
+
+            fn one_by_one<T: 'static, R: WasmRet>(
+                f: impl Fn(Caller<'_, T>, Self) -> Result<R> + Send + Sync + 'static,
+            ) -> impl IntoFunc<T, Self::Wasm<T>, Result<R>> {
+                move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<R> { f(caller, ($($arg,)*)) }
             }
         }
     };
 }
 for_each_arity!(impl_host_fn);
+
+/// The future of a host function in wasmtime's own shape.
+pub(crate) type Boxed<'a, R> = Box<dyn Future<Output = R> + Send + 'a>;
+
+/// The synchronous function that wasm calls, of an async host function in wasmtime's own shape.
+pub(crate) fn boxed_into_blocking<T, P, R>(
+    f: impl Fn(Caller<'_, T>, P) -> Boxed<'_, R> + Send + Sync + 'static,
+) -> impl IntoFunc<T, P::Wasm<T>, Result<R>>
+where
+    T: 'static,
+    P: HostParams,
+    R: WasmRet,
+{
+    P::one_by_one(move |caller, params| wait_send(store_id(&caller), Box::into_pin(f(caller, params))))
+}
 
 /// The synchronous function that wasm calls, of an async host function whose signature is known at run time only.
 pub(crate) fn into_blocking_untyped<T, F>(
@@ -104,5 +253,25 @@ where
     T: 'static,
     F: AsyncFn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static,
 {
-    move |caller, params, results| suspend_until(f(caller, params, results))?
+    move |caller, params, results| wait(store_id(&caller), f(caller, params, results))?
+}
+
+/// The same of one in wasmtime's own shape.
+pub(crate) fn boxed_into_blocking_untyped<T, F>(
+    f: F,
+) -> impl Fn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static
+where
+    T: 'static,
+    F: for<'a> Fn(Caller<'a, T>, &'a [Val], &'a mut [Val]) -> Boxed<'a, Result<()>> + Send + Sync + 'static,
+{
+    // All of one lifetime, the shortest.
+    fn call<'a, T: 'static>(
+        f: &impl Fn(Caller<'a, T>, &'a [Val], &'a mut [Val]) -> Boxed<'a, Result<()>>,
+        caller: Caller<'a, T>,
+        params: &'a [Val],
+        results: &'a mut [Val],
+    ) -> Result<()> {
+        wait_send(store_id(&caller), Box::into_pin(f(caller, params, results)))?
+    }
+    move |caller, params, results| call(&f, caller, params, results)
 }

@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(fiber_stack))))]
 
-mod activation;
 mod arity;
 mod call;
 mod error;
@@ -9,10 +8,11 @@ mod frame;
 mod func;
 mod getter;
 mod host;
+mod limits;
 mod linker;
+mod out_of_line;
 mod pool;
 mod stack;
-#[cfg(target_has_atomic = "64")]
 mod store;
 mod suspend;
 mod sync;
@@ -21,26 +21,25 @@ mod sync;
 #[doc = include_str!("../docs/reviewing.md")]
 pub mod reviewing {}
 
-/// Keeps this crate's extension traits to the types of wasmtime that they extend, so that they can get more methods.
+/// Keeps others from implementing traits of this crate: those that extend types of wasmtime may get more methods, and safe
+/// code relies on what others do.
 mod sealed {
     pub trait Extended {}
     impl Extended for wasmtime::Func {}
     impl<T: 'static> Extended for wasmtime::InstancePre<T> {}
     impl<T: 'static> Extended for wasmtime::Linker<T> {}
-    impl<T: 'static> Extended for wasmtime::Store<T> {}
 }
 
 pub use call::{Call, Job};
-pub use error::Error;
+pub use error::{Between, Error};
 pub use func::{FuncExt, UntypedCall};
 pub use getter::{AsyncFunc, AsyncGetter, TypedCall};
-pub use host::{HostFn, WithCaller};
+pub use host::{HostFn, HostParams, SendHostFn, WithCaller};
 pub use linker::{InstancePreExt, Instantiate, InstantiatePre, LinkerExt};
 pub use pool::{Pool, PoolCounts, PooledStack};
 pub use stack::available::*;
-pub use stack::{Carries, DEFAULT_STACK_SIZE, Stack};
-#[cfg(target_has_atomic = "64")]
-pub use store::StoreExt;
-pub use suspend::{suspend_until, yield_now};
+pub use stack::{Carries, DEFAULT_STACK_SIZE, SendStack, Stack};
+pub use store::{AsStoreMut, Store};
+pub use suspend::{suspend_in_host_function, suspend_until, yield_now};
 
 use wasmtime::Result;

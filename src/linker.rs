@@ -1,19 +1,22 @@
 //! Modules: async host functions by name, and instantiation on a stack.
 
 use crate::call::{Call, Job};
-use crate::host::{HostFn, into_blocking_untyped};
+use crate::host::{
+    HostFn, HostParams, SendHostFn, boxed_into_blocking, boxed_into_blocking_untyped, into_blocking_untyped,
+};
 use crate::sealed::Extended;
-use crate::{Carries, Result, Stack};
+use crate::{AsStoreMut, Carries, Result, Stack};
 use std::fmt;
-use wasmtime::{AsContextMut, Caller, FuncType, Instance, InstancePre, Linker, Module, StoreContextMut, Val};
+use std::future::Future;
+use wasmtime::{Caller, FuncType, Instance, InstancePre, Linker, Module, StoreContextMut, Val, WasmRet};
 
 /// Async host functions for [`wasmtime::Linker`], and instantiation on a stack, so that start functions may call them.
 ///
 /// # Examples
 ///
 /// ```
-/// use wasmtime::{Engine, Linker, Module, Store};
-/// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, LinkerExt, Stack};
+/// use wasmtime::{Engine, Linker, Module};
+/// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, LinkerExt, Stack, Store};
 ///
 /// # fn main() -> wasmtime::Result<()> {
 /// let engine = Engine::default();
@@ -67,6 +70,52 @@ pub trait LinkerExt<T: 'static>: Extended {
         f: impl AsyncFn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static,
     ) -> Result<&mut Self>;
 
+    /// Defines an async host function by a closure that returns a `Send` future, for every stack,
+    /// [`SendFiberStack`](crate::SendFiberStack) included; see [`SendHostFn`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`func_wrap_suspending`](Self::func_wrap_suspending).
+    fn func_wrap_suspending_send<Marker>(
+        &mut self,
+        module: &str,
+        name: &str,
+        f: impl SendHostFn<T, Marker>,
+    ) -> Result<&mut Self>;
+
+    /// Defines an async host function by a closure in the shape of wasmtime's own `func_wrap_async`: its future is boxed and
+    /// `Send`, may keep the [`Caller`], and works on every stack.
+    ///
+    /// # Errors
+    ///
+    /// As for [`func_wrap_suspending`](Self::func_wrap_suspending).
+    fn func_wrap_suspending_boxed<P: HostParams, R: WasmRet>(
+        &mut self,
+        module: &str,
+        name: &str,
+        f: impl for<'a> Fn(Caller<'a, T>, P) -> Box<dyn Future<Output = R> + Send + 'a> + Send + Sync + 'static,
+    ) -> Result<&mut Self>;
+
+    /// The same with a signature known at run time only, in the shape of wasmtime's own `func_new_async`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`func_wrap_suspending`](Self::func_wrap_suspending).
+    ///
+    /// # Panics
+    ///
+    /// If `ty` belongs to another engine.
+    fn func_new_suspending_boxed(
+        &mut self,
+        module: &str,
+        name: &str,
+        ty: FuncType,
+        f: impl for<'a> Fn(Caller<'a, T>, &'a [Val], &'a mut [Val]) -> Box<dyn Future<Output = Result<()>> + Send + 'a>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Result<&mut Self>;
+
     /// Instantiates a module on `stack`, running its start function there.
     ///
     /// # Errors
@@ -84,7 +133,7 @@ pub trait LinkerExt<T: 'static>: Extended {
     ) -> Call<'a, S, T, Instantiate<'a, T>>
     where
         S: Stack + Carries<T>,
-        C: AsContextMut<Data = T>;
+        C: AsStoreMut<Data = T>;
 }
 
 impl<T: 'static> LinkerExt<T> for Linker<T> {
@@ -107,6 +156,37 @@ impl<T: 'static> LinkerExt<T> for Linker<T> {
         self.func_new(module, name, ty, into_blocking_untyped(f))
     }
 
+    fn func_wrap_suspending_send<Marker>(
+        &mut self,
+        module: &str,
+        name: &str,
+        f: impl SendHostFn<T, Marker>,
+    ) -> Result<&mut Self> {
+        self.func_wrap(module, name, f.into_blocking())
+    }
+
+    fn func_wrap_suspending_boxed<P: HostParams, R: WasmRet>(
+        &mut self,
+        module: &str,
+        name: &str,
+        f: impl for<'a> Fn(Caller<'a, T>, P) -> Box<dyn Future<Output = R> + Send + 'a> + Send + Sync + 'static,
+    ) -> Result<&mut Self> {
+        self.func_wrap(module, name, boxed_into_blocking(f))
+    }
+
+    fn func_new_suspending_boxed(
+        &mut self,
+        module: &str,
+        name: &str,
+        ty: FuncType,
+        f: impl for<'a> Fn(Caller<'a, T>, &'a [Val], &'a mut [Val]) -> Box<dyn Future<Output = Result<()>> + Send + 'a>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Result<&mut Self> {
+        self.func_new(module, name, ty, boxed_into_blocking_untyped(f))
+    }
+
     fn instantiate_on<'a, S, C>(
         &'a self,
         stack: &'a mut S,
@@ -115,9 +195,9 @@ impl<T: 'static> LinkerExt<T> for Linker<T> {
     ) -> Call<'a, S, T, Instantiate<'a, T>>
     where
         S: Stack + Carries<T>,
-        C: AsContextMut<Data = T>,
+        C: AsStoreMut<Data = T>,
     {
-        Call::new(stack, store, Instantiate { linker: self, module })
+        Call::new(stack, store.as_store_mut(), Instantiate { linker: self, module })
     }
 }
 
@@ -135,16 +215,16 @@ pub trait InstancePreExt<T: 'static>: Extended {
     fn instantiate_on<'a, S, C>(&'a self, stack: &'a mut S, store: &'a mut C) -> Call<'a, S, T, InstantiatePre<'a, T>>
     where
         S: Stack + Carries<T>,
-        C: AsContextMut<Data = T>;
+        C: AsStoreMut<Data = T>;
 }
 
 impl<T: 'static> InstancePreExt<T> for InstancePre<T> {
     fn instantiate_on<'a, S, C>(&'a self, stack: &'a mut S, store: &'a mut C) -> Call<'a, S, T, InstantiatePre<'a, T>>
     where
         S: Stack + Carries<T>,
-        C: AsContextMut<Data = T>,
+        C: AsStoreMut<Data = T>,
     {
-        Call::new(stack, store, InstantiatePre { instance: self })
+        Call::new(stack, store.as_store_mut(), InstantiatePre { instance: self })
     }
 }
 
@@ -156,6 +236,7 @@ pub struct Instantiate<'a, T: 'static> {
 
 impl<T: 'static> Job<T> for Instantiate<'_, T> {
     type Output = Instance;
+    const KNOWN: bool = true;
 
     fn run(self, store: StoreContextMut<'_, T>) -> Result<Instance> {
         self.linker.instantiate(store, self.module)
@@ -175,6 +256,7 @@ pub struct InstantiatePre<'a, T: 'static> {
 
 impl<T: 'static> Job<T> for InstantiatePre<'_, T> {
     type Output = Instance;
+    const KNOWN: bool = true;
 
     fn run(self, store: StoreContextMut<'_, T>) -> Result<Instance> {
         self.instance.instantiate(store)

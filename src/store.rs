@@ -1,30 +1,120 @@
-//! Time slices: guests that run for long let their executor run other tasks.
+//! The store: wasmtime's, and whether a call is suspended in it.
 
-use crate::sealed::Extended;
-use crate::yield_now;
-use wasmtime::{Store, UpdateDeadline};
+#[cfg(target_has_atomic = "64")]
+use crate::call::store_id;
+#[cfg(target_has_atomic = "64")]
+use crate::frame::Frame;
+#[cfg(target_has_atomic = "64")]
+use crate::limits::Site;
+use std::fmt;
+use std::mem;
+use std::ops::{Deref, DerefMut};
+#[cfg(target_has_atomic = "64")]
+use wasmtime::UpdateDeadline;
+use wasmtime::{AsContext, AsContextMut, Engine, StoreContext, StoreContextMut};
 
-/// Epoch deadlines that suspend, for [`wasmtime::Store`]. On targets with atomics of 64 bits, which wasmtime's epochs need.
-pub trait StoreExt: Extended {
+/// A [`wasmtime::Store`] for calls on stacks, which is used like one: it dereferences to it, and is a context for wasmtime's
+/// functions.
+///
+/// Calls borrow it until they end or are dropped. Within a call, host functions have a [`Caller`](wasmtime::Caller), and call
+/// guests of the same store by wasmtime's own functions (`func.call(&mut caller, …)`), right where they are.
+///
+/// # Forgetting
+///
+/// A suspended call that is forgotten ([`mem::forget`], a leaked `Box`, a cycle of `Rc`) is inside its store for ever. The
+/// store is lost then: any use of it panics, but for `Debug`, and dropping it leaves its memory as it is.
+///
+/// # Examples
+///
+/// ```
+/// use wasmtime::{Engine, Func};
+/// use wasmtime_async::Store;
+///
+/// let mut store = Store::new(&Engine::default(), 20); // or `Store::from` one of wasmtime's
+/// *store.data_mut() += 1;
+/// let double = Func::wrap(&mut store, |caller: wasmtime::Caller<'_, i32>| caller.data() * 2);
+/// assert_eq!(double.typed::<(), i32>(&store)?.call(&mut store, ())?, 42);
+/// let store: wasmtime::Store<i32> = store.into_inner();
+/// # Ok::<(), wasmtime::Error>(())
+/// ```
+pub struct Store<T: 'static> {
+    /// `None` only while this is being taken apart.
+    inner: Option<wasmtime::Store<T>>,
+    /// Set by a call when it suspends, and taken back when it goes on.
+    suspended: bool,
+}
+
+impl<T: 'static> Store<T> {
+    /// Makes a store, as [`wasmtime::Store::new`] does.
+    pub fn new(engine: &Engine, data: T) -> Self {
+        wasmtime::Store::new(engine, data).into()
+    }
+
+    /// wasmtime's store.
+    ///
+    /// # Panics
+    ///
+    /// If the store is lost.
+    pub fn into_inner(mut self) -> wasmtime::Store<T> {
+        self.check();
+        self.inner.take().expect("is there until now")
+    }
+
+    /// The store's data.
+    ///
+    /// # Panics
+    ///
+    /// If the store is lost.
+    pub fn into_data(self) -> T {
+        self.into_inner().into_data()
+    }
+
+    /// For a call: wasmtime's store, and the flag that says whether the call is suspended.
+    #[inline]
+    pub(crate) fn enter(&mut self) -> (StoreContextMut<'_, T>, &mut bool) {
+        self.check();
+        (self.inner.as_mut().expect("is there").as_context_mut(), &mut self.suspended)
+    }
+
+    #[inline]
+    fn check(&self) {
+        /// Of no type, so that there is one.
+        #[cold]
+        #[track_caller]
+        fn lost() -> ! {
+            panic!(
+                "this store is lost, because a suspended call in it was forgotten: drop calls, or run them to their end, and \
+                 make a new store"
+            )
+        }
+        if self.suspended {
+            lost();
+        }
+    }
+}
+
+#[cfg(target_has_atomic = "64")]
+impl<T: 'static> Store<T> {
     /// When the store's epoch deadline is reached, suspends the guest's stack once, with its task woken, and goes on
-    /// with a deadline `delta` epochs after the current one.
+    /// with a deadline `delta` epochs after the current one. (On targets with atomics of 64 bits, which epochs need.)
     ///
     /// The engine must have [`Config::epoch_interruption`](wasmtime::Config::epoch_interruption) on, something must call
-    /// [`Engine::increment_epoch`](wasmtime::Engine::increment_epoch), and the first deadline is set by
-    /// [`Store::set_epoch_deadline`]. This replaces `epoch_deadline_callback` and the like.
+    /// [`Engine::increment_epoch`], and the first deadline is set by [`set_epoch_deadline`](wasmtime::Store::set_epoch_deadline).
+    /// This replaces `epoch_deadline_callback` and the like.
     ///
     /// # Errors
     ///
     /// A guest that reaches its deadline traps with [`Error::NotOnStack`](crate::Error::NotOnStack) if it was not entered
-    /// on a stack of this crate, and with [`Error::Cancelled`](crate::Error::Cancelled) if its call was dropped.
+    /// on a stack of this crate, with [`Error::Cancelled`](crate::Error::Cancelled) if its call was dropped, and with
+    /// [`Error::ForeignFrames`](crate::Error::ForeignFrames) where its stack does not suspend what lies on it.
     ///
     /// # Examples
     ///
     /// ```
     /// use futures::future::{poll_fn, select};
     /// use std::task::Poll;
-    /// use wasmtime::{Config, Engine, Func, Instance, Module, Store};
-    /// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, FuncExt, Stack, StoreExt};
+    /// use wasmtime::{Config, Engine, Func, Instance, Module};
+    /// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, FuncExt, Stack, Store};
     ///
     /// # fn main() -> wasmtime::Result<()> {
     /// let engine = Engine::new(Config::new().epoch_interruption(true))?;
@@ -59,14 +149,112 @@ pub trait StoreExt: Extended {
     /// # Ok(())
     /// # }
     /// ```
-    fn epoch_deadline_suspend_and_update(&mut self, delta: u64);
-}
-
-impl<T: 'static> StoreExt for Store<T> {
-    fn epoch_deadline_suspend_and_update(&mut self, delta: u64) {
-        self.epoch_deadline_callback(move |_| {
-            yield_now()?;
+    pub fn epoch_deadline_suspend_and_update(&mut self, delta: u64) {
+        self.epoch_deadline_callback(move |store| {
+            let site = Site::HostFunction { store: store_id(&store), send: true };
+            Frame::with_current(|frame| frame.yield_now(site))?;
             Ok(UpdateDeadline::Continue(delta))
         });
+    }
+}
+
+impl<T: 'static> From<wasmtime::Store<T>> for Store<T> {
+    fn from(store: wasmtime::Store<T>) -> Self {
+        Self { inner: Some(store), suspended: false }
+    }
+}
+
+impl<T: 'static> From<Store<T>> for wasmtime::Store<T> {
+    fn from(store: Store<T>) -> Self {
+        store.into_inner()
+    }
+}
+
+impl<T: 'static> Deref for Store<T> {
+    type Target = wasmtime::Store<T>;
+
+    #[inline]
+    fn deref(&self) -> &Self::Target {
+        self.check();
+        self.inner.as_ref().expect("is there")
+    }
+}
+
+impl<T: 'static> DerefMut for Store<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.check();
+        self.inner.as_mut().expect("is there")
+    }
+}
+
+impl<T: 'static> AsContext for Store<T> {
+    type Data = T;
+
+    #[inline]
+    fn as_context(&self) -> StoreContext<'_, T> {
+        (**self).as_context()
+    }
+}
+
+impl<T: 'static> AsContextMut for Store<T> {
+    #[inline]
+    fn as_context_mut(&mut self) -> StoreContextMut<'_, T> {
+        (**self).as_context_mut()
+    }
+}
+
+impl<T: 'static> Drop for Store<T> {
+    fn drop(&mut self) {
+        if self.suspended {
+            // The frames of the forgotten call are inside.
+            mem::forget(self.inner.take());
+        }
+    }
+}
+
+impl<T: fmt::Debug + 'static> fmt::Debug for Store<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut store = f.debug_struct("Store");
+        match &self.inner {
+            Some(inner) if !self.suspended => store.field("data", inner.data()).finish_non_exhaustive(),
+            _ => store.field("lost", &true).finish_non_exhaustive(),
+        }
+    }
+}
+
+/// The store of a call: `&mut` a [`Store`] of this crate.
+///
+/// Code that is generic over the stack, or wraps stores of its own, may ask for it or implement it.
+#[diagnostic::on_unimplemented(
+    message = "a call on a stack takes a `wasmtime_async::Store`, and `{Self}` is none",
+    label = "not a store of this crate",
+    note = "inside a call, call the guest right there, by wasmtime's own functions: `func.call(&mut caller, …)` for a `Func` \
+            or a `TypedFunc`, `linker.instantiate(&mut caller, …)`",
+    note = "a `wasmtime::Store` becomes one by `wasmtime_async::Store::from(store)`"
+)]
+pub trait AsStoreMut {
+    /// The store's data.
+    type Data: 'static;
+
+    /// The store.
+    fn as_store_mut(&mut self) -> &mut Store<Self::Data>;
+}
+
+impl<T: 'static> AsStoreMut for Store<T> {
+    type Data = T;
+
+    #[inline]
+    fn as_store_mut(&mut self) -> &mut Store<T> {
+        self
+    }
+}
+
+impl<S: AsStoreMut> AsStoreMut for &mut S {
+    type Data = S::Data;
+
+    #[inline]
+    fn as_store_mut(&mut self) -> &mut Store<S::Data> {
+        (**self).as_store_mut()
     }
 }

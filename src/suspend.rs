@@ -1,8 +1,11 @@
 //! Waiting for futures from synchronous code.
 
 use crate::Error;
+use crate::call::store_id;
 use crate::frame::Frame;
+use crate::limits::Site;
 use std::future::Future;
+use wasmtime::AsContext;
 
 /// Waits for a future, from synchronous host code that runs on one of this crate's stacks: in the closure of
 /// [`Stack::run`](crate::Stack::run), in a host function that wasm called, in a destructor.
@@ -11,15 +14,18 @@ use std::future::Future;
 /// [`Poll::Pending`](std::task::Poll::Pending). The future may borrow, and need not be `Send`. A future that is ready
 /// costs a few nanoseconds.
 ///
-/// Frames that wait are left as they are, and other code of the thread runs meanwhile. On a
-/// [`FiberStack`](crate::FiberStack), do not wait inside anything that sets a thread-local variable for the time of a
-/// closure or a guard: see its documentation. On neither stack wait inside a coroutine of another library that could be
-/// resumed after the call has ended, nor let a call suspend the coroutine in which it is polled.
+/// It leaves the frames of synchronous code suspended, which a `ThreadStack` does, and a
+/// [`FiberStack::unchecked`](crate::FiberStack::unchecked). On other stacks the future must be ready when it is first polled:
+/// let an async host function wait instead.
+///
+/// On no stack wait inside a coroutine of another library that could be resumed after the call has ended, nor let a call
+/// suspend the coroutine in which it is polled.
 ///
 /// # Errors
 ///
 /// - [`Error::NotOnStack`] if the code does not run on one of this crate's stacks;
 /// - [`Error::Cancelled`] if the call was dropped: now, or before;
+/// - [`Error::ForeignFrames`] if the future is pending and the stack does not suspend synchronous code;
 /// - [`Error::Unwinding`] if the future is pending and the thread is panicking.
 ///
 /// # Cancel safety
@@ -31,11 +37,13 @@ use std::future::Future;
 /// A synchronous host function that waits:
 ///
 /// ```
+/// # #[cfg(feature = "thread-backend")]
+/// # fn main() -> wasmtime::Result<()> {
 /// use futures::executor::block_on;
 /// use futures_timer::Delay;
 /// use std::time::Duration;
-/// use wasmtime::{Engine, Func, Store};
-/// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, FuncExt, Stack, suspend_until};
+/// use wasmtime::{Engine, Func};
+/// use wasmtime_async::{DEFAULT_STACK_SIZE, FuncExt, Stack, Store, ThreadStack, suspend_until};
 ///
 /// let mut store = Store::new(&Engine::default(), ());
 /// let sleep = Func::wrap(&mut store, |ms: u32| -> wasmtime::Result<()> {
@@ -43,28 +51,36 @@ use std::future::Future;
 ///     Ok(())
 /// });
 ///
-/// let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
+/// let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE)?;
 /// let sleep = sleep.get_async(&store).get1::<u32, ()>()?;
 /// block_on(sleep.call(&mut stack, &mut store, (10,)))?;
-/// # Ok::<(), wasmtime::Error>(())
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "thread-backend"))]
+/// # fn main() {}
 /// ```
 #[inline]
 pub fn suspend_until<F: Future>(future: F) -> Result<F::Output, Error> {
-    Frame::with_current(|frame| frame.block_on(future))
+    Frame::with_current(|frame| frame.block_on(future, Site::Anywhere))
 }
 
 /// Suspends the stack that this code runs on, having woken its task, so that the executor runs other tasks before it
 /// goes on here.
 ///
+/// Like [`suspend_until`], it leaves the frames of synchronous code suspended. In an async host function, await the
+/// executor's own way to yield instead.
+///
 /// # Errors
 ///
-/// Those of [`suspend_until`].
+/// Those of [`suspend_until`] with a future that is pending.
 ///
 /// # Examples
 ///
 /// ```
-/// use wasmtime::{Engine, Store};
-/// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, Error, Stack, yield_now};
+/// # #[cfg(feature = "thread-backend")]
+/// # fn main() -> wasmtime::Result<()> {
+/// use wasmtime::Engine;
+/// use wasmtime_async::{DEFAULT_STACK_SIZE, Error, Stack, Store, ThreadStack, yield_now};
 ///
 /// fn long_computation() -> Result<u64, Error> {
 ///     let mut sum = 0;
@@ -78,11 +94,59 @@ pub fn suspend_until<F: Future>(future: F) -> Result<F::Output, Error> {
 /// }
 ///
 /// let mut store = Store::new(&Engine::default(), ());
-/// let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
+/// let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE)?;
 /// let call = stack.run(&mut store, |_| Ok(long_computation()?));
 /// assert_eq!(futures::executor::block_on(call)?, 499_999_500_000);
-/// # Ok::<(), wasmtime::Error>(())
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "thread-backend"))]
+/// # fn main() {}
 /// ```
 pub fn yield_now() -> Result<(), Error> {
-    Frame::with_current(Frame::yield_now)
+    Frame::with_current(|frame| frame.yield_now(Site::Anywhere))
+}
+
+/// Waits for a future in a synchronous host function, on your word that the function may be suspended: for those that
+/// macros of others generate, with a place for a `block_on` of one's own.
+///
+/// `store` is the function's [`Caller`](wasmtime::Caller), or another context of the store whose guest called it. A
+/// [`FiberStack`](crate::FiberStack) is suspended if there is nothing else that it does not suspend; on a
+/// [`SendFiberStack`](crate::SendFiberStack) the future must be ready when it is first polled.
+///
+/// # Errors
+///
+/// Those of [`suspend_until`], and [`Error::NotSend`].
+///
+/// # Cancel safety
+///
+/// That of [`suspend_until`].
+///
+/// # Safety
+///
+/// Between the guest that called and this call lie only frames that may be suspended: they meet what
+/// [`FiberStack::unchecked`](crate::FiberStack::unchecked) asks of all frames of a call.
+///
+/// # Examples
+///
+/// ```
+/// use futures_timer::Delay;
+/// use std::time::Duration;
+/// use wasmtime::{Caller, Engine, Func};
+/// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, FuncExt, Stack, Store, suspend_in_host_function};
+///
+/// let mut store = Store::new(&Engine::default(), ());
+/// let sleep = Func::wrap(&mut store, |caller: Caller<'_, ()>, ms: u32| -> wasmtime::Result<()> {
+///     // SAFETY: this closure has nothing of the thread.
+///     unsafe { suspend_in_host_function(&caller, Delay::new(Duration::from_millis(ms.into()))) }?;
+///     Ok(())
+/// });
+/// let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
+/// let sleep = sleep.get_async(&store).get1::<u32, ()>()?;
+/// futures::executor::block_on(sleep.call(&mut stack, &mut store, (10,)))?;
+/// # Ok::<(), wasmtime::Error>(())
+/// ```
+#[expect(unsafe_code, reason = "has a contract that safe code relies on")]
+pub unsafe fn suspend_in_host_function<F: Future>(store: &impl AsContext, future: F) -> Result<F::Output, Error> {
+    let site = Site::HostFunction { store: store_id(store), send: false };
+    Frame::with_current(|frame| frame.block_on(future, site))
 }

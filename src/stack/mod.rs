@@ -2,8 +2,8 @@
 
 use crate::call::Call;
 use crate::frame::Frame;
-use crate::{Error, Result};
-use wasmtime::{AsContextMut, Engine, StoreContextMut};
+use crate::{AsStoreMut, Error, Result};
+use wasmtime::{Engine, StoreContextMut};
 
 #[cfg(fiber_stack)]
 #[cfg_attr(docsrs, doc(cfg(feature = "fiber")))]
@@ -18,7 +18,7 @@ pub(crate) mod available {
 
     cfg_select! {
         fiber_stack => {
-            pub use super::fiber::{FiberStack, Parking};
+            pub use super::fiber::{FiberStack, Parking, SendFiberStack, UseSendFiberStackOrLocalSet};
 
             /// The best stack that this target has with the features in use.
             pub type DefaultStack = FiberStack;
@@ -71,8 +71,8 @@ pub(crate) fn check_room(size: usize, engine: &Engine) -> Result<(), Error> {
 /// Every way to call takes the stack by `&mut`, for as long as the call lasts, so no two calls can share one:
 ///
 /// ```compile_fail,E0499
-/// # use wasmtime_async::{DefaultStack, Stack};
-/// # use wasmtime::{Engine, Store};
+/// # use wasmtime_async::{DefaultStack, Stack, Store};
+/// # use wasmtime::Engine;
 /// # let engine = Engine::default();
 /// # let (mut store_a, mut store_b) = (Store::new(&engine, ()), Store::new(&engine, ()));
 /// let mut stack = DefaultStack::new(wasmtime_async::DEFAULT_STACK_SIZE)?;
@@ -82,8 +82,12 @@ pub(crate) fn check_room(size: usize, engine: &Engine) -> Result<(), Error> {
 /// # Ok::<(), wasmtime_async::Error>(())
 /// ```
 ///
-/// An idle stack can be sent to another thread. The trait is sealed: its two backends are
-/// [`FiberStack`](crate::FiberStack) and, with the feature `thread-backend`, `ThreadStack`.
+/// An idle stack can be sent to another thread. The trait is sealed: its kinds are [`FiberStack`](crate::FiberStack),
+/// [`SendFiberStack`](crate::SendFiberStack) and, with the feature `thread-backend`, `ThreadStack`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a stack",
+    note = "a stack that was taken from a `Pool` is passed as `&mut *stack`"
+)]
 pub trait Stack: Backend {
     /// Makes a stack of `size` bytes. [`DEFAULT_STACK_SIZE`] fits wasmtime's default configuration; where
     /// `Config::max_wasm_stack` was changed, it must be larger than that by what host functions need, at least 32 KiB.
@@ -100,26 +104,22 @@ pub trait Stack: Backend {
     /// Runs `f` on this stack. It may call wasm, instantiate modules, and wait for futures in the middle of any of it,
     /// by [`suspend_until`](crate::suspend_until) or in the async host functions that wasm calls.
     ///
-    /// Every other way to call is this one with a given `f`. Nothing runs before the first poll.
+    /// Nothing runs before the first poll. Like a thread's, the closure is `'static`: it may be left suspended for ever.
     ///
-    /// A store that is already inside a call on the stack that this code runs on stays there: `f` then runs right
-    /// here, within the first poll, and this stack is left alone. (wasmtime keeps one stack limit a store. So do not
-    /// enter a store that is inside a call on another stack by wasmtime's own functions, which do not look: its guests
-    /// would trap early, or overflow the stack.)
-    ///
-    /// Pass the `Store` or the `Caller` itself: whether the store is in use is then known by the type. For any other kind
-    /// of context it takes a backtrace to find out, some microseconds at each call, and not all cases are seen (see the
-    /// module `reviewing`).
+    /// Guests that `f` calls may wait on a `ThreadStack`, and on a [`FiberStack::unchecked`](crate::FiberStack::unchecked).
+    /// Other stacks do not suspend `f`, and what waits gets [`Error::ForeignFrames`]: there, call guests by
+    /// [`AsyncFunc::call`](crate::AsyncFunc::call), [`FuncExt::call_on`](crate::FuncExt::call_on) and
+    /// [`LinkerExt::instantiate_on`](crate::LinkerExt::instantiate_on).
     ///
     /// # Errors
     ///
     /// Whatever `f` returns; [`Error::StackTooSmall`] if guests of the store's engine may use more than it has;
     /// [`Error::StackMemory`], [`Error::ThreadSpawn`] or [`Error::Fibers`] if the stack must be made anew, or for another
-    /// thread, and cannot; [`Error::Reentry`] if the store is inside a call that was entered on another stack.
+    /// thread, and cannot.
     ///
     /// # Panics
     ///
-    /// A panic of `f` goes on in `poll`, with its payload. Stack and store can be used afterwards.
+    /// If the store is lost: see [`Store`](crate::Store). A panic of `f` goes on in `poll`, with its payload. Stack and store can be used afterwards.
     ///
     /// # Cancel safety
     ///
@@ -128,36 +128,91 @@ pub trait Stack: Backend {
     /// # Examples
     ///
     /// ```
-    /// use wasmtime::{Engine, Store};
-    /// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, Stack, suspend_until};
+    /// use wasmtime::{Engine, Func};
+    /// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, Stack, Store};
     ///
     /// let mut store = Store::new(&Engine::default(), 20);
     /// let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
-    /// let call = stack.run(&mut store, |store| {
-    ///     let one = suspend_until(async { 1 })?; // any future, in the middle of synchronous code
-    ///     Ok(store.data() * 2 + one)
+    /// let call = stack.run(&mut store, |mut store| {
+    ///     let double = Func::wrap(&mut store, |n: i32| n * 2).typed::<i32, i32>(&store)?;
+    ///     let n = *store.data() + 1;
+    ///     double.call(store, n)
     /// });
-    /// assert_eq!(futures::executor::block_on(call)?, 41);
+    /// assert_eq!(futures::executor::block_on(call)?, 42);
     /// # Ok::<(), wasmtime::Error>(())
     /// ```
     fn run<'a, C, F, R>(&'a mut self, store: &'a mut C, f: F) -> Call<'a, Self, C::Data, F>
     where
-        C: AsContextMut,
-        F: FnOnce(StoreContextMut<'_, C::Data>) -> Result<R>,
+        C: AsStoreMut,
+        F: FnOnce(StoreContextMut<'_, C::Data>) -> Result<R> + 'static,
+        R: 'static,
         Self: Carries<C::Data> + Carries<F> + Carries<R>,
     {
-        Call::new(self, store, f)
+        Call::new(self, store.as_store_mut(), f)
+    }
+
+    /// [`run`](Self::run) for code that is generic over the stack: every stack carries what is `Send`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run).
+    ///
+    /// # Panics
+    ///
+    /// As [`run`](Self::run).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wasmtime::{Result, component};
+    /// use wasmtime_async::{Carries, Stack, Store};
+    ///
+    /// async fn instantiate<S: Stack + Carries<T>, T: Send + 'static>(
+    ///     stack: &mut S,
+    ///     store: &mut Store<T>,
+    ///     pre: component::InstancePre<T>,
+    /// ) -> Result<component::Instance> {
+    ///     stack.run_send(store, move |store| pre.instantiate(store)).await
+    /// }
+    /// ```
+    fn run_send<'a, C, F, R>(&'a mut self, store: &'a mut C, f: F) -> Call<'a, Self, C::Data, F>
+    where
+        C: AsStoreMut,
+        F: FnOnce(StoreContextMut<'_, C::Data>) -> Result<R> + Send + 'static,
+        R: Send + 'static,
+        Self: Carries<C::Data>,
+    {
+        Call::new(self, store.as_store_mut(), f)
     }
 }
 
-/// What the calls on a stack may hold: anything on a fiber, which never leaves its thread; what is `Send` on a thread
-/// stack, since a thread of its own runs the call.
+/// A stack whose calls are `Send` if the store's data is: [`SendFiberStack`](crate::SendFiberStack) and `ThreadStack`. For
+/// code that is generic over the stack.
+///
+/// ```
+/// use wasmtime::{Func, Result};
+/// use wasmtime_async::{Carries, FuncExt, SendStack, Store};
+///
+/// fn call<S, T>(mut stack: S, mut store: Store<T>, func: Func) -> impl Future<Output = Result<()>> + Send
+/// where
+///     S: SendStack + Carries<T>,
+///     T: Send + 'static,
+/// {
+///     async move { func.call_on(&mut stack, &mut store, &[], &mut []).await }
+/// }
+/// ```
+pub trait SendStack: Stack + Backend<Runner: Send> + Send {}
+
+impl<S: Stack + Backend<Runner: Send> + Send> SendStack for S {}
+
+/// What the calls on a stack may hold: anything on a `FiberStack`, whose calls never leave their thread; what is `Send` on a
+/// `SendFiberStack` and on a `ThreadStack`.
 ///
 /// Code that is generic over the stack needs it for the store's data:
 ///
 /// ```
-/// # use wasmtime::{Func, Store};
-/// use wasmtime_async::{Carries, FuncExt, Stack};
+/// # use wasmtime::Func;
+/// use wasmtime_async::{Carries, FuncExt, Stack, Store};
 ///
 /// async fn twice<S, T: 'static>(stack: &mut S, store: &mut Store<T>, func: Func) -> wasmtime::Result<()>
 /// where
@@ -169,7 +224,8 @@ pub trait Stack: Backend {
 /// ```
 #[diagnostic::on_unimplemented(
     message = "a call on `{Self}` cannot hold `{T}`",
-    note = "a `ThreadStack` runs its calls on another thread: use a `FiberStack`, or make the data `Send`"
+    note = "the calls of a `ThreadStack` and of a `SendFiberStack` go from thread to thread: use a `FiberStack`, or make the data \
+            `Send`"
 )]
 pub trait Carries<T: ?Sized>: CarriesSealed<T> {}
 
@@ -178,7 +234,7 @@ impl<S: CarriesSealed<T>, T: ?Sized> Carries<T> for S {}
 /// Keeps others from saying that a stack carries what it does not.
 pub trait CarriesSealed<T: ?Sized> {}
 
-/// What the two kinds of stack must do for [`Call`].
+/// What each kind of stack must do for [`Call`].
 ///
 /// # Safety
 ///
@@ -186,8 +242,9 @@ pub trait CarriesSealed<T: ?Sized> {}
 ///   and returns when that leaves the stack; entering again goes on where it was left. What happened before one is
 ///   visible after it.
 /// - A runner's frame stays at its address until the runner is dropped.
-/// - While its stack runs, the frame is the current one of the running thread, its parent that of the poller.
-/// - A runner is not `Send` unless everything that runs on it stays on a thread of its own.
+/// - While its stack runs, the frame is the current one of the running thread.
+/// - A runner is not `Send` unless everything that runs on it stays on a thread of its own, or nothing is suspended there that
+///   must.
 /// - A runner that is forgotten keeps its memory for ever.
 #[expect(unsafe_code, reason = "safe code relies on what a backend promises")]
 pub unsafe trait Backend: Sized {

@@ -1,39 +1,50 @@
-//! The stack that is switched to: a corosensei coroutine, entered by way of a wasmtime fiber of its own.
+//! The stacks that are switched to: a corosensei coroutine, whose activations are parked whenever it is left.
 
-#[cfg(direct_parking)]
-mod direct;
+mod activation;
+#[cfg(thread_list)]
+mod find;
+#[cfg(thread_list)]
+mod list;
+#[cfg(not(thread_list))]
+#[path = "no_list.rs"]
+mod list;
 mod memory;
 mod parking;
 mod runner;
+#[cfg(thread_list)]
+mod self_test;
+mod send;
 
 use super::{Backend, CarriesSealed, Stack, check_size};
 use crate::Error;
 use crate::frame::Frame;
+use crate::limits::Rule;
+pub(crate) use list::Root;
+use list::ThreadList;
 use runner::Runner;
 pub(crate) use runner::leave;
+pub use send::SendFiberStack;
 use std::fmt;
+use std::marker::PhantomData;
 
 /// A stack that is switched to and from by a handful of instructions (corosensei), on the thread that polls.
 ///
-/// Calls on it are not `Send`, and in return neither the store's data nor host futures need to be. Idle, the stack can
-/// be sent to another thread.
+/// It suspends guests that wait in async host functions, whatever those wait for: futures and the store's data need not be
+/// `Send`, and in return calls are not, either. ([`SendFiberStack`] is the one for `tokio::spawn`.) Idle, the stack can be
+/// sent to another thread.
 ///
-/// # Thread-local state
+/// # What it suspends
 ///
-/// Frames that are suspended share the thread's variables with all that runs meanwhile. The types cannot see that, so it
-/// is up to you, also in safe code, not to suspend
+/// Known frames: guests, wasmtime's and this crate's own. Those count on nothing of the thread, so that calls may end in any
+/// order, and be forgotten. Where other code of yours would be left suspended in its middle (the closure of
+/// [`Stack::run`], a synchronous host function that waits, or calls the guest again, which waits), whatever wants to wait gets
+/// [`Error::ForeignFrames`], which says what is in the way. Such code may have borrowed or set a variable of the thread,
+/// hold a lock, or be in the midst of an initialiser. A [`ThreadStack`](crate::ThreadStack) suspends it nevertheless, as
+/// it has a thread to itself; so does a stack made by [`unchecked`](Self::unchecked), on your word.
 ///
-/// - inside anything that sets a variable of the thread for the time of a closure or of a guard: such things count on
-///   ending in the reverse order of their beginning, which suspended calls need not do. Where the variable is a pointer,
-///   as in `scoped_tls`, it is left dangling: undefined behaviour; a runtime's or a span's guard is left entered. wasmtime
-///   itself does so around the futures that the event loop of its `component-model-async` polls
-///   (`Store::run_concurrent`);
-/// - while a variable is borrowed (`LocalKey::with`), if the call itself is kept in another variable of the thread: when
-///   the thread ends, the borrowed one may be destroyed first, and dropping the call then goes on with what is there no
-///   more: undefined behaviour;
-/// - in guests of an engine with wasmtime's `memory-protection-keys`: the processor's register of them is not parked.
-///
-/// The first two do no harm on a `ThreadStack`, whose calls have a thread, and its variables, to themselves.
+/// A synchronous host function that calls its own guest again is seen by reading wasmtime's list of activations, which
+/// works on Linux. On other systems it is not seen: such a function must not have anything of the above, if the guest that
+/// it calls may wait.
 ///
 /// # Memory
 ///
@@ -42,22 +53,53 @@ use std::fmt;
 /// [`Stack::new`], and reused call after call without an allocation. A guest that recurses without end is stopped by
 /// wasmtime's own limit (`Config::max_wasm_stack`); a host function that does so hits the guard page, which ends the
 /// process as it would on a thread's own stack.
-pub struct FiberStack {
-    size: usize,
-    /// `None` while a call runs, and after one was forgotten.
-    idle: Option<Runner>,
-}
-
-// SAFETY: an idle runner has nothing on its stacks but frames of this crate and of wasmtime, which hold nothing of a
-// thread: neither thread-local addresses nor anything else that is not `Send`. (wasmtime's own fibers are `Send`.)
-#[expect(unsafe_code)]
-unsafe impl Send for FiberStack {}
-
-// SAFETY: a shared reference gives away the size only.
-#[expect(unsafe_code)]
-unsafe impl Sync for FiberStack {}
+pub struct FiberStack(Fiber);
 
 impl FiberStack {
+    /// Makes a stack that suspends anything, as [`suspend_until`](crate::suspend_until) in synchronous code needs it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Stack::new`].
+    ///
+    /// # Safety
+    ///
+    /// Suspended frames share the thread's variables with all that runs meanwhile, and may end in any order, or never if
+    /// their call is forgotten. So nothing may be suspended, nor entered again by other code while it is suspended, that
+    ///
+    /// - a thread-local variable *lends*: within `LocalKey::with`, `scoped_tls::ScopedKey::with` and the like, also where the
+    ///   variable was set further out, around the poll;
+    /// - *initialises* a thread-local variable, a `Once`, a `OnceLock` or a `LazyLock`;
+    /// - has *set* a thread-local variable for the time of a closure or of a guard, such as that of an entered runtime or
+    ///   span;
+    /// - holds a lock that code on the same thread might want, or whose guard must be dropped on the thread that locked it;
+    /// - is anything else whose soundness depends on its frames being left in the reverse order of their beginning, or at all.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::executor::block_on;
+    /// use futures_timer::Delay;
+    /// use std::time::Duration;
+    /// use wasmtime::{Engine, Func};
+    /// use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, FuncExt, Store, suspend_until};
+    ///
+    /// let mut store = Store::new(&Engine::default(), ());
+    /// let sleep = Func::wrap(&mut store, |ms: u32| -> wasmtime::Result<()> {
+    ///     suspend_until(Delay::new(Duration::from_millis(ms.into())))?;
+    ///     Ok(())
+    /// });
+    /// // SAFETY: the one thing that is suspended is the function above, which has nothing of the thread.
+    /// let mut stack = unsafe { FiberStack::unchecked(DEFAULT_STACK_SIZE) }?;
+    /// let sleep = sleep.get_async(&store).get1::<u32, ()>()?;
+    /// block_on(sleep.call(&mut stack, &mut store, (10,)))?;
+    /// # Ok::<(), wasmtime::Error>(())
+    /// ```
+    #[expect(unsafe_code, reason = "has a contract that safe code relies on")]
+    pub unsafe fn unchecked(size: usize) -> Result<Self, Error> {
+        Ok(Self(Fiber::new(size, Rule::Anything)?))
+    }
+
     /// How a call that is made from this thread now, outside any other, parks its activations when it suspends.
     ///
     /// ```
@@ -68,11 +110,7 @@ impl FiberStack {
     /// }
     /// ```
     pub fn parking() -> Parking {
-        #[cfg(direct_parking)]
-        if direct::ThreadList::of_this_thread().is_some() {
-            return Parking::Direct;
-        }
-        Parking::Fiber
+        if ThreadList::of_this_thread().is_some_and(ThreadList::can_park) { Parking::Direct } else { Parking::Fiber }
     }
 }
 
@@ -82,33 +120,29 @@ impl FiberStack {
 pub enum Parking {
     /// By a fiber of wasmtime's own, with nothing but its public API.
     Fiber,
-    /// By setting wasmtime's per-thread word (feature `direct-parking`, where that word was found).
+    /// By setting wasmtime's per-thread word (feature `direct-parking`, where that word was found and tried).
     Direct,
 }
 
-impl<T: ?Sized> CarriesSealed<T> for FiberStack {}
-
-impl Stack for FiberStack {
-    fn new(size: usize) -> Result<Self, Error> {
-        let size = check_size(size)?;
-        Ok(Self { size, idle: Some(Runner::new(size)?) })
-    }
-
-    fn size(&self) -> usize {
-        self.size
-    }
+/// What the kinds of fiber stacks have in common.
+struct Fiber {
+    size: usize,
+    rule: Rule,
+    /// `None` while a call runs, and after one was forgotten.
+    idle: Option<Runner>,
 }
 
-// SAFETY: see `Runner`, which keeps each of the promises.
-#[expect(unsafe_code)]
-unsafe impl Backend for FiberStack {
-    type Runner = Runner;
+impl Fiber {
+    fn new(size: usize, rule: Rule) -> Result<Self, Error> {
+        let size = check_size(size)?;
+        Ok(Self { size, rule, idle: Some(Runner::new(size, rule)?) })
+    }
 
     #[inline]
     fn take(&mut self) -> Result<Runner, Error> {
         let mut runner = match self.idle.take() {
             Some(runner) => runner,
-            None => Runner::new(self.size)?,
+            None => Runner::new(self.size, self.rule)?,
         };
         match runner.prepare() {
             Ok(()) => Ok(runner),
@@ -118,19 +152,56 @@ unsafe impl Backend for FiberStack {
             }
         }
     }
+}
+
+// SAFETY: a shared reference gives away the size only.
+#[expect(unsafe_code)]
+unsafe impl Sync for Fiber {}
+
+/// Named in the compiler's message when a call on a [`FiberStack`] should be `Send`.
+pub trait UseSendFiberStackOrLocalSet {}
+
+/// A runner with a call on it, which stays on its thread, since anything may wait there.
+#[derive(Debug)]
+pub struct Pinned {
+    pinned: PhantomData<dyn UseSendFiberStackOrLocalSet>,
+    runner: Runner,
+}
+
+impl<T: ?Sized> CarriesSealed<T> for FiberStack {}
+
+impl Stack for FiberStack {
+    fn new(size: usize) -> Result<Self, Error> {
+        Ok(Self(Fiber::new(size, Rule::Known)?))
+    }
+
+    fn size(&self) -> usize {
+        self.0.size
+    }
+}
+
+// SAFETY: see `Runner`, which keeps each of the promises.
+#[expect(unsafe_code)]
+unsafe impl Backend for FiberStack {
+    type Runner = Pinned;
 
     #[inline]
-    unsafe fn put_back(&mut self, runner: Runner) {
-        self.idle = Some(runner);
+    fn take(&mut self) -> Result<Pinned, Error> {
+        Ok(Pinned { pinned: PhantomData, runner: self.0.take()? })
     }
 
     #[inline]
-    fn frame(runner: &Runner) -> &Frame {
+    unsafe fn put_back(&mut self, Pinned { runner, .. }: Pinned) {
+        self.0.idle = Some(runner);
+    }
+
+    #[inline]
+    fn frame(Pinned { runner, .. }: &Pinned) -> &Frame {
         runner.frame()
     }
 
     #[inline]
-    unsafe fn enter(runner: &mut Runner) {
+    unsafe fn enter(Pinned { runner, .. }: &mut Pinned) {
         // SAFETY: up to the caller; `take` has prepared it.
         unsafe { runner.enter() }
     }
@@ -138,6 +209,6 @@ unsafe impl Backend for FiberStack {
 
 impl fmt::Debug for FiberStack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FiberStack").field("size", &self.size).finish_non_exhaustive()
+        f.debug_struct("FiberStack").field("size", &self.0.size).finish_non_exhaustive()
     }
 }

@@ -1,16 +1,14 @@
 //! A coroutine that serves a frame, with wasm's activations parked whenever it is left.
 #![expect(unsafe_code, reason = "the parts of a runner refer to each other by address")]
 
-#[cfg(direct_parking)]
-use super::direct::{Head, ThreadList};
+use super::list::{Head, Root, ThreadList};
 use super::memory::Memory;
 use super::parking::{ParkingFiber, Relay};
 use crate::Error;
 use crate::frame::{Frame, Leave};
+use crate::limits::Rule;
 use corosensei::{Coroutine, Yielder};
-#[cfg(direct_parking)]
-use std::cell::Cell;
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::task::Poll;
@@ -22,11 +20,15 @@ use std::task::Poll;
 #[derive(Debug)]
 pub struct Runner(NonNull<Parts>);
 
+// SAFETY: of this crate's and wasmtime's frames on the stacks, none holds anything of a thread: neither the address of one of
+// its variables, across a switch, nor anything else that is not `Send`. (wasmtime's own fibers are `Send`.) Whether the
+// same is true of what a call has on the stack is up to the kind of stack: see `FiberStack` and `SendFiberStack`.
+unsafe impl Send for Runner {}
+
 struct Parts {
     frame: Frame,
-    /// How the call that runs parks directly, if it does.
-    #[cfg(direct_parking)]
-    direct: Cell<Option<Direct>>,
+    /// What the call that runs had on the thread's list when it was last suspended, if it parks directly.
+    parked: Cell<Option<Head>>,
     /// Made when a call first needs it. Runs on a part of the coroutine's memory, so it goes before that.
     fiber: UnsafeCell<Option<ParkingFiber>>,
     /// The part of the memory that is the fiber's.
@@ -35,22 +37,13 @@ struct Parts {
     coroutine: UnsafeCell<Coroutine<*const Frame, (), (), Memory>>,
 }
 
-/// A thread's list of activations, and what the call had on it when it was suspended.
-#[cfg(direct_parking)]
-#[derive(Clone, Copy)]
-struct Direct {
-    list: ThreadList,
-    parked: Head,
-}
-
 impl Runner {
     /// Makes a coroutine. Nothing runs on it yet.
-    pub(super) fn new(size: usize) -> Result<Self, Error> {
+    pub(super) fn new(size: usize, rule: Rule) -> Result<Self, Error> {
         let memory = Memory::new(size).map_err(|source| Error::StackMemory { size, source })?;
         let parts = Parts {
-            frame: Frame::new(Leave::Fiber),
-            #[cfg(direct_parking)]
-            direct: Cell::new(None),
+            frame: Frame::new(Leave::Fiber, rule),
+            parked: Cell::new(None),
             fiber: UnsafeCell::new(None),
             fiber_memory: memory.parking_range(),
             coroutine: UnsafeCell::new(Coroutine::with_stack(memory, |yielder, frame| {
@@ -66,19 +59,17 @@ impl Runner {
         &self.parts().frame
     }
 
-    /// Decides how the next call parks: directly if this thread's list can be had and is empty, so that nothing of the
-    /// call will ever be linked to an activation further out; otherwise by way of the fiber.
+    /// Decides how the next call parks: directly if this thread's list allows it, otherwise by way of the fiber.
     ///
     /// Called on the thread, and in the state, in which the call is about to be entered for the first time.
     #[inline]
     pub(super) fn prepare(&mut self) -> Result<(), Error> {
-        #[cfg(direct_parking)]
-        {
-            let list = ThreadList::of_this_thread().filter(|list| list.head() == Head::EMPTY);
-            self.parts().direct.set(list.map(|list| Direct { list, parked: Head::EMPTY }));
-            if list.is_some() {
-                return Ok(());
-            }
+        let list = ThreadList::of_this_thread().filter(|list| list.can_park());
+        let parts = self.parts();
+        parts.parked.set(list.map(ThreadList::head));
+        if list.is_some() {
+            parts.frame.limits.set_root(Root::of(list));
+            return Ok(());
         }
         let relay = ToCoroutine(self.0);
         let parts = self.parts();
@@ -99,17 +90,18 @@ impl Runner {
     #[inline]
     pub(super) unsafe fn enter(&mut self) {
         let parts = self.parts();
-        parts.frame.set_parent();
         let _current = parts.frame.make_current();
-        #[cfg(direct_parking)]
-        if let Some(Direct { list, parked }) = parts.direct.get() {
-            // SAFETY: a call stays on its thread, and what it parked is what was on the list above what is there now.
+        if let Some(parked) = parts.parked.get() {
+            // Of the thread that polls now, which may be another than last time.
+            let list =
+                ThreadList::of_this_thread().expect("wasmtime's list of activations is found on each thread or none");
+            // SAFETY: what was parked is what was on a list above what is there now, and the call's own.
             let outer = unsafe { list.replace(parked) };
             // SAFETY: nobody else uses the coroutine while the runner is being entered.
             let _ended = unsafe { parts.resume() };
             // SAFETY: all that this entry pushed is taken off with the coroutine.
             let parked = unsafe { list.replace(outer) };
-            parts.direct.set(Some(Direct { list, parked }));
+            parts.parked.set(Some(parked));
             return;
         }
         // SAFETY: only whoever enters the runner uses the fiber, and what runs on the runner cannot enter it.
@@ -169,6 +161,8 @@ impl Relay for ToCoroutine {
     unsafe fn relay(self) -> Poll<()> {
         // SAFETY: the fiber is one of these parts.
         let parts = unsafe { self.0.as_ref() };
+        // The fiber's own activation, which is the youngest now.
+        parts.frame.limits.set_root(Root::of(ThreadList::of_this_thread()));
         // SAFETY: nobody else uses the coroutine while the fiber is being entered.
         unsafe { parts.resume() }
     }

@@ -66,8 +66,8 @@ static CACHE: LazyLock<Arc<Cache<Service>>> =
 ///
 /// ```
 /// use futures::executor::block_on;
-/// use wasmtime::{Engine, Store};
-/// use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, ThreadStack, suspend_until};
+/// use wasmtime::Engine;
+/// use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, Store, ThreadStack, suspend_until};
 ///
 /// let mut store = Store::new(&Engine::default(), 20);
 /// let task = async move {
@@ -83,8 +83,8 @@ static CACHE: LazyLock<Arc<Cache<Service>>> =
 ///
 /// ```compile_fail,E0277
 /// # use std::rc::Rc;
-/// # use wasmtime::{Engine, Store};
-/// # use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, ThreadStack};
+/// # use wasmtime::Engine;
+/// # use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, Store, ThreadStack};
 /// let mut store = Store::new(&Engine::default(), Rc::new(20));
 /// let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE)?;
 /// futures::executor::block_on(stack.run(&mut store, |_| Ok(())))?;
@@ -133,8 +133,8 @@ impl ThreadStack {
     ///
     /// ```
     /// use std::cell::RefCell;
-    /// use wasmtime::{Engine, Store};
-    /// use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, ThreadStack};
+    /// use wasmtime::Engine;
+    /// use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, Store, ThreadStack};
     ///
     /// thread_local!(static REQUEST: RefCell<String> = RefCell::default());
     ///
@@ -195,7 +195,7 @@ impl Stack for ThreadStack {
 // SAFETY: `Runner::enter` hands control to `Service::work`, which serves the frame on the worker's stack, below which the
 // system has put a guard page, and control comes back when `leave` passes the baton; passing is a happens-before edge.
 // The frame lives in an `Arc` that the runner holds. The frame is current on the worker's thread, which runs nothing
-// else, and its parent is set on the poller's. Everything that runs on the runner stays on the worker's thread. A
+// else. Everything that runs on the runner stays on the worker's thread. A
 // runner that is forgotten never passes the baton again, so that its thread waits for ever.
 #[expect(unsafe_code)]
 unsafe impl Backend for ThreadStack {

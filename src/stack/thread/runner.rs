@@ -5,6 +5,7 @@ use super::ambient::{Ambient, Hook};
 use super::cache::{Cache, Worker};
 use super::handoff::{Baton, Side};
 use crate::frame::{Frame, Leave};
+use crate::limits::Rule;
 use crate::sync::Arc;
 use std::fmt;
 use std::io;
@@ -37,7 +38,7 @@ pub(crate) struct Service(Arc<Shared>);
 
 // SAFETY: all but the baton is only used by the one who has the baton, and passing it is a happens-before edge. What of
 // it need not be `Send` in itself stays on one side: `Ambient::entered` is the worker's; the frame points to a slot
-// whose contents are `Send` (`Carries`), to a waker, and to the poller's frames, which are used as the poller's.
+// whose contents are `Send` (`Carries`), and to a waker.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -45,8 +46,11 @@ unsafe impl Sync for Shared {}
 impl Runner {
     /// Gets a worker with a stack of `size` bytes, which waits for the first entry.
     pub(crate) fn new(cache: &Arc<Cache<Service>>, size: usize, hook: Option<Hook>) -> io::Result<Self> {
-        let shared =
-            Arc::new(Shared { baton: Baton::new(), frame: Frame::new(Leave::Thread), ambient: Ambient::default() });
+        let shared = Arc::new(Shared {
+            baton: Baton::new(),
+            frame: Frame::new(Leave::Thread, Rule::Anything),
+            ambient: Ambient::default(),
+        });
         let worker = Cache::hire(cache, size, Service(shared.clone()))?;
         Ok(Self { shared, worker: Some(worker), cache: cache.clone(), hook, not_sync: PhantomData })
     }
@@ -70,8 +74,7 @@ impl Runner {
     ///
     /// That of [`Backend::enter`](crate::stack::Backend::enter).
     pub(crate) unsafe fn enter(&mut self) {
-        let Shared { baton, frame, ambient } = &*self.shared;
-        frame.set_parent();
+        let Shared { baton, ambient, .. } = &*self.shared;
         ambient.capture(self.hook.as_ref());
         baton.pass(Side::Worker);
         baton.wait(Side::Poller);

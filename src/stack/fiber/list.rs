@@ -1,0 +1,178 @@
+//! The list of activations that wasmtime keeps for each thread: read to see what lies on a stack, and set to park it.
+//!
+//! All that wasmtime keeps for a thread's list is one thread-local word (`TLS` in `runtime/vm/sys/std_tls.rs`): the address
+//! of the youngest activation, with bit 0 set once the thread is initialised (`tls::raw` in
+//! `runtime/vm/traphandlers.rs`). Each activation refers to the next older one by its field `prev` (`CallThreadState`, in
+//! the same file). To park a call is to put back the word that was there before it was entered; to go on with it is to set
+//! the one that was there when it was left.
+//!
+//! # What this relies on
+//!
+//! - That the word and the field are where and what they were seen to be: see [`find`](super::find). They are found once
+//!   for a process, and checked on each thread before they are used there. Whatever does not fit, a platform without
+//!   `dl_iterate_phdr` included, leaves all parking to the fiber and the activations uncounted.
+//! - That a call which parks this way starts with an empty list, so that its activations link to none but its own.
+//!   [`Runner::prepare`](super::runner::Runner::prepare) sees to that.
+//! - That wasmtime reads the word anew at each use. It does so in functions of their own that are not inlined
+//!   (`tls::raw`), because its own fibers change it, and the thread, too.
+#![expect(unsafe_code, reason = "reads and sets a thread-local variable of another crate")]
+
+use super::activation::in_activation;
+use super::find::Layout;
+use std::cell::Cell;
+use std::ptr;
+use wasmtime::Engine;
+
+/// The list of the thread that looked it up, not to be used on another one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ThreadList {
+    word: *mut *mut (),
+    layout: Layout,
+}
+
+/// The youngest activation of a list, as the word has it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Head(*mut ());
+
+impl Head {
+    /// No activation, on a thread that is initialised.
+    pub(super) const EMPTY: Self = Self(ptr::without_provenance_mut(1));
+
+    pub(super) fn addr(self) -> usize {
+        self.0.addr()
+    }
+}
+
+thread_local! {
+    static FOUND: Cell<Found> = const { Cell::new(Found::NotYet) };
+}
+
+/// What is known of a thread's list.
+#[derive(Clone, Copy)]
+enum Found {
+    NotYet,
+    /// It cannot be had, or is just being looked for.
+    Not,
+    At(ThreadList),
+}
+
+impl ThreadList {
+    /// The list of this thread, if it can be had.
+    #[inline]
+    pub(super) fn of_this_thread() -> Option<Self> {
+        match FOUND.get() {
+            Found::At(list) => Some(list),
+            Found::Not => None,
+            Found::NotYet => Self::look_up(),
+        }
+    }
+
+    #[cold]
+    fn look_up() -> Option<Self> {
+        FOUND.set(Found::Not);
+        let list = Layout::of_process().and_then(Self::with_layout).filter(|list| list.is_right())?;
+        FOUND.set(Found::At(list));
+        Some(list)
+    }
+
+    /// This thread's list, if it has the word that the layout says. Not checked any further.
+    pub(super) fn with_layout(layout: Layout) -> Option<Self> {
+        Some(Self { word: layout.word_of_this_thread()?, layout })
+    }
+
+    /// Whether a call that begins now can be parked by this list: whether that was tried and went well, and the list is
+    /// empty, so that nothing of the call will ever be linked to an activation further out.
+    #[inline]
+    pub(super) fn can_park(self) -> bool {
+        self.layout.parks && self.head() == Head::EMPTY
+    }
+
+    /// The youngest activation of this thread.
+    #[inline]
+    pub(super) fn head(self) -> Head {
+        // SAFETY: a variable of this thread, to which nobody holds a reference.
+        Head(unsafe { self.word.read() })
+    }
+
+    /// The activation that was the head when the current one was entered.
+    #[inline]
+    pub(super) fn before_head(self) -> Option<usize> {
+        let activation = self.head().addr() & !1;
+        if activation == 0 {
+            return None;
+        }
+        // SAFETY: the head is an activation on a stack of this thread, which has this field.
+        Some(unsafe { read_word(activation + self.layout.prev) })
+    }
+
+    /// Replaces the whole list.
+    ///
+    /// # Safety
+    ///
+    /// On the thread of this list. What is put in is what was taken off before, with its activations still there and
+    /// those of no other call among them; and all that is taken off is put back before its stack goes on.
+    #[inline]
+    pub(super) unsafe fn replace(self, head: Head) -> Head {
+        // SAFETY: a variable of this thread, to which nobody holds a reference.
+        Head(unsafe { self.word.replace(head.0) })
+    }
+
+    /// Whether word and field change as they should when wasm's world is entered and left, once and once more from there.
+    pub(super) fn is_right(self) -> bool {
+        Engine::tls_eager_initialize();
+        let before = self.head();
+        let mut fits = before.addr() & 1 == 1;
+        let entered = in_activation(|| {
+            let first = self.head();
+            fits &= self.is_entered_from(before, ptr::from_ref(&first).addr());
+            in_activation(|| {
+                fits &= self.is_entered_from(first, ptr::from_ref(&first).addr());
+                Ok(())
+            })
+        });
+        entered.is_ok() && fits && self.head() == before
+    }
+
+    /// Whether the head is an activation that lies on the running stack, next to an address there, with `before` next.
+    fn is_entered_from(self, before: Head, here: usize) -> bool {
+        // Less than this lies between two frames of the same stack that are a few calls apart.
+        const NEAR: usize = 256 << 10;
+        let head = self.head().addr();
+        head & 1 == 1
+            && head != before.addr()
+            && head.abs_diff(here) < NEAR
+            && self.before_head() == Some(before.addr() & !1)
+    }
+}
+
+/// A word of memory that Rust knows nothing of.
+///
+/// # Safety
+///
+/// There is memory at the address, which is aligned, and nobody writes it meanwhile.
+pub(super) unsafe fn read_word(address: usize) -> usize {
+    // SAFETY: up to the caller.
+    unsafe { ptr::with_exposed_provenance::<usize>(address).read_volatile() }
+}
+
+/// Where the part of a thread's list begins that is one call's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Root(Option<Head>);
+
+impl Root {
+    /// Of a call whose list cannot be read.
+    pub(crate) const UNSEEN: Self = Self(None);
+
+    /// Of a call that is about to be entered, on the thread of this list.
+    #[inline]
+    pub(super) fn of(list: Option<ThreadList>) -> Self {
+        Self(list.map(ThreadList::head))
+    }
+
+    /// Whether there is one activation above the root, on this thread. `None` if that cannot be seen.
+    pub(crate) fn is_one_activation_away(self) -> Option<bool> {
+        let Head(root) = self.0?;
+        let before = ThreadList::of_this_thread()?.before_head();
+        Some(before == Some(root.addr() & !1))
+    }
+}

@@ -1,0 +1,47 @@
+//! In place of `list` on systems where the thread's list of activations is not looked for: it can never be had.
+#![expect(unsafe_code, reason = "has the functions of `list`")]
+
+/// There is none.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ThreadList {}
+
+/// There is nothing on it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Head {}
+
+impl ThreadList {
+    pub(super) fn of_this_thread() -> Option<Self> {
+        None
+    }
+
+    pub(super) fn can_park(self) -> bool {
+        match self {}
+    }
+
+    pub(super) fn head(self) -> Head {
+        match self {}
+    }
+
+    /// # Safety
+    ///
+    /// Never called.
+    pub(super) unsafe fn replace(self, _: Head) -> Head {
+        match self {}
+    }
+}
+
+/// Cannot be seen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Root;
+
+impl Root {
+    pub(crate) const UNSEEN: Self = Self;
+
+    pub(super) fn of(_: Option<ThreadList>) -> Self {
+        Self
+    }
+
+    pub(crate) fn is_one_activation_away(self) -> Option<bool> {
+        None
+    }
+}

@@ -1,0 +1,112 @@
+//! The stack whose calls are `Send`.
+
+use super::list::ThreadList;
+use super::runner::Runner;
+use super::{Fiber, Rule};
+use crate::Error;
+use crate::frame::Frame;
+use crate::stack::{Backend, CarriesSealed, Stack};
+use std::fmt;
+
+/// A stack that is switched to like a [`FiberStack`](crate::FiberStack), whose calls are `Send`: they can be spawned on a
+/// runtime with many threads, resumed now on one thread and then on another, and dropped on any.
+///
+/// For that, the store's data must be `Send`, and so must what host functions wait for. Register those by
+/// [`LinkerExt::func_wrap_suspending_send`](crate::LinkerExt::func_wrap_suspending_send) and its like, which ask for it.
+/// Functions that were registered by others work as long as their future is ready when it is first polled, else they end in
+/// [`Error::NotSend`]. (Which closures are `async` and make `Send` futures is nothing that Rust can ask for today.)
+///
+/// What it suspends is otherwise what a [`FiberStack`](crate::FiberStack) does, and it takes as much memory.
+///
+/// # Engines
+///
+/// Do not use it with engines of wasmtime's `memory-protection-keys`: the processor has a register of those for each
+/// thread, and a call that is resumed on a thread where it is not set ends the process by a fault.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use wasmtime::{Engine, Linker, Module};
+/// use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, LinkerExt, SendFiberStack, Stack, Store};
+///
+/// # fn main() -> wasmtime::Result<()> {
+/// let engine = Engine::default();
+/// let mut linker = Linker::new(&engine);
+/// linker.func_wrap_suspending_send("host", "sleep", |ms: u32| async move {
+///     tokio::time::sleep(Duration::from_millis(ms.into())).await;
+/// })?;
+/// let module = Module::new(
+///     &engine,
+///     r#"(module
+///         (import "host" "sleep" (func $sleep (param i32)))
+///         (func (export "run") (call $sleep (i32.const 10)) (call $sleep (i32.const 20))))"#,
+/// )?;
+///
+/// let call = async move {
+///     let mut store = Store::new(&engine, ());
+///     let mut stack = SendFiberStack::new(DEFAULT_STACK_SIZE)?;
+///     let instance = linker.instantiate_on(&mut stack, &mut store, &module).await?;
+///     let run = AsyncFunc::from(instance.get_typed_func::<(), ()>(&mut store, "run")?);
+///     run.call(&mut stack, &mut store, ()).await
+/// };
+/// let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build()?;
+/// runtime.block_on(async { tokio::spawn(call).await.expect("does not panic") })?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct SendFiberStack(Fiber);
+
+impl<T: Send + ?Sized> CarriesSealed<T> for SendFiberStack {}
+
+impl Stack for SendFiberStack {
+    /// Makes a stack, as [`Stack::new`] says.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoThreadList`], too, on systems where wasmtime's list of activations cannot be read.
+    fn new(size: usize) -> Result<Self, Error> {
+        if ThreadList::of_this_thread().is_none() {
+            return Err(Error::NoThreadList);
+        }
+        Ok(Self(Fiber::new(size, Rule::KnownSend)?))
+    }
+
+    fn size(&self) -> usize {
+        self.0.size
+    }
+}
+
+// SAFETY: see `Runner`, which keeps each of the promises. It is `Send` by itself: its rule leaves nothing suspended but
+// known frames, which hold the store's data, parameters and results of wasm and futures that are `Send`.
+#[expect(unsafe_code)]
+unsafe impl Backend for SendFiberStack {
+    type Runner = Runner;
+
+    #[inline]
+    fn take(&mut self) -> Result<Runner, Error> {
+        self.0.take()
+    }
+
+    #[inline]
+    unsafe fn put_back(&mut self, runner: Runner) {
+        self.0.idle = Some(runner);
+    }
+
+    #[inline]
+    fn frame(runner: &Runner) -> &Frame {
+        runner.frame()
+    }
+
+    #[inline]
+    unsafe fn enter(runner: &mut Runner) {
+        // SAFETY: up to the caller; `take` has prepared it.
+        unsafe { runner.enter() }
+    }
+}
+
+impl fmt::Debug for SendFiberStack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendFiberStack").field("size", &self.0.size).finish_non_exhaustive()
+    }
+}
