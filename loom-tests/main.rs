@@ -42,16 +42,18 @@
 #![expect(unsafe_code, reason = "what must not be shared is shared, to see whether loom objects")]
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "parts of the library are not used here")]
 
-#[path = "../src/activation.rs"]
-mod activation;
 #[path = "../src/call.rs"]
 mod call;
 #[path = "../src/error.rs"]
 mod error;
 #[path = "../src/frame.rs"]
 mod frame;
+#[path = "../src/limits.rs"]
+mod limits;
 #[path = "../src/stack/mod.rs"]
 mod stack;
+#[path = "../src/store.rs"]
+mod store;
 #[path = "../src/suspend.rs"]
 mod suspend;
 #[path = "../src/sync.rs"]
@@ -63,13 +65,14 @@ use error::Error;
 use futures::future::FutureExt as _;
 use loom::thread;
 use stack::available::*;
-use stack::{Carries, Stack};
+use stack::{Carries, SendStack, Stack};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use store::{AsStoreMut, Store};
 use suspend::{suspend_until, yield_now};
-use tools::{Event, FOREVER, OVER, SIZE, Task, Tracked, block_on, cache, model, stack, store};
+use tools::{Event, FOREVER, OVER, SIZE, Task, Tracked, block_on, cache, model, new_store, stack};
 use wasmtime::Result;
 
 // ---- how calls end
@@ -79,7 +82,7 @@ fn start_and_finish() {
     model("start_and_finish", None, || {
         let cache = cache(0, FOREVER);
         let mut stack = stack(&cache);
-        let mut store = store();
+        let mut store = new_store();
         let call = stack.run(&mut store, |mut store| Ok(store.data_mut().add(1)));
         assert_eq!(block_on(call).unwrap(), 1);
         assert_eq!(store.data().get(), 1);
@@ -91,7 +94,7 @@ fn suspend_and_resume_several_times() {
     model("suspend_and_resume_several_times", Some(3), || {
         let cache = cache(0, FOREVER);
         let mut stack = stack(&cache);
-        let mut store = store();
+        let mut store = new_store();
         let mut call = stack.run(&mut store, |mut store| {
             for _ in 0..3 {
                 store.data_mut().add(1);
@@ -111,7 +114,7 @@ fn two_calls_on_one_stack() {
     model("two_calls_on_one_stack", Some(3), || {
         let cache = cache(0, FOREVER);
         let mut stack = stack(&cache);
-        let mut store = store();
+        let mut store = new_store();
         for n in 1..=2 {
             let call = stack.run(&mut store, |mut store| {
                 yield_now()?;
@@ -132,8 +135,8 @@ fn event_from_another_thread() {
             move || event.set()
         });
         let mut stack = stack(&cache);
-        let mut store = store();
-        let call = stack.run(&mut store, |_| Ok(suspend_until(event.wait())?));
+        let mut store = new_store();
+        let call = stack.run(&mut store, move |_| Ok(suspend_until(event.wait())?));
         block_on(call).unwrap();
         setter.join().unwrap();
     });
@@ -147,7 +150,7 @@ fn waker_replaced_and_poller_moved() {
         let mut call = {
             let (cache, event) = (cache.clone(), event.clone());
             async move {
-                let (mut stack, mut store) = (stack(&cache), store());
+                let (mut stack, mut store) = (stack(&cache), new_store());
                 stack.run(&mut store, move |_| Ok(suspend_until(event.wait())?)).await
             }
             .boxed()
@@ -183,7 +186,7 @@ fn cancel_before_the_start() {
     model("cancel_before_the_start", None, || {
         let cache = cache(0, FOREVER);
         let mut stack = stack(&cache);
-        let mut store = store();
+        let mut store = new_store();
         let drops = Arc::new(Tracked::default());
         let guard = Dropped(drops.clone());
         let call = stack.run(&mut store, move |mut store| {
@@ -200,7 +203,7 @@ fn cancel_while_suspended() {
     model("cancel_while_suspended", Some(3), || {
         let cache = cache(0, FOREVER);
         let mut stack = stack(&cache);
-        let mut store = store();
+        let mut store = new_store();
         let drops = Arc::new(Tracked::default());
         let (guard, event) = (Dropped(drops.clone()), Event::new());
         let mut call = stack.run(&mut store, move |mut store| -> Result<()> {
@@ -234,7 +237,7 @@ fn cancel_racing_the_end() {
             move || event.set()
         });
         let mut stack = stack(&cache);
-        let mut store = store();
+        let mut store = new_store();
         let drops = Arc::new(Tracked::default());
         let guard = Dropped(drops.clone());
         let mut call = stack.run(&mut store, move |mut store| -> Result<()> {
@@ -259,7 +262,7 @@ fn panic_on_the_worker() {
     model("panic_on_the_worker", Some(3), || {
         let cache = cache(0, FOREVER);
         let mut stack = stack(&cache);
-        let mut store = store();
+        let mut store = new_store();
         let mut call = stack.run(&mut store, |mut store| -> Result<()> {
             yield_now()?;
             store.data_mut().add(1);
@@ -278,7 +281,7 @@ fn panic_on_the_worker_while_cancelled() {
     model("panic_on_the_worker_while_cancelled", Some(3), || {
         let cache = cache(0, FOREVER);
         let mut stack = stack(&cache);
-        let mut store = store();
+        let mut store = new_store();
         let mut call = stack.run(&mut store, |mut store| -> Result<()> {
             let outcome = yield_now();
             store.data_mut().add(1);
@@ -296,7 +299,7 @@ fn panic_on_the_poller() {
     model("panic_on_the_poller", Some(3), || {
         let cache = cache(0, FOREVER);
         let mut stack = stack(&cache);
-        let mut store = store();
+        let mut store = new_store();
         let payload = catch_unwind(AssertUnwindSafe(|| {
             let mut call = stack.run(&mut store, |mut store| {
                 let outcome = yield_now();
@@ -320,7 +323,7 @@ fn worker_polls_a_call_on_another_stack() {
     model("worker_polls_a_call_on_another_stack", Some(1), || {
         let cache = cache(0, FOREVER);
         let (mut outer, mut inner) = (stack(&cache), stack(&cache));
-        let (mut outer_store, mut inner_store) = (store(), store());
+        let (mut outer_store, mut inner_store) = (new_store(), new_store());
         let call = outer.run(&mut outer_store, move |mut store| {
             store.data_mut().add(1);
             let call = inner.run(&mut inner_store, |mut store| {
@@ -348,7 +351,7 @@ fn surroundings_are_left_before_control_is() {
     model("surroundings_are_left_before_control_is", Some(3), || {
         let cache = cache(0, FOREVER);
         let mut stack = stack(&cache);
-        let mut store = store();
+        let mut store = new_store();
         let (polls, inside) = (Arc::new(Tracked::default()), Arc::new(Tracked::default()));
         stack.set_ambient({
             let (polls, inside) = (polls.clone(), inside.clone());
@@ -361,10 +364,11 @@ fn surroundings_are_left_before_control_is() {
                 }
             }
         });
-        let mut call = stack.run(&mut store, |_| {
-            assert_eq!(inside.get(), 1);
+        let seen = inside.clone();
+        let mut call = stack.run(&mut store, move |_| {
+            assert_eq!(seen.get(), 1);
             yield_now()?;
-            assert_eq!(inside.get(), 1);
+            assert_eq!(seen.get(), 1);
             Ok(())
         });
         assert!(Task::new().poll(&mut call).is_pending());
@@ -378,7 +382,7 @@ fn surroundings_are_left_before_control_is() {
 
 /// Which worker a stack has.
 fn worker_of(stack: &mut ThreadStack) -> thread::ThreadId {
-    block_on(stack.run(&mut store(), |_| Ok(thread::current().id()))).unwrap()
+    block_on(stack.run(&mut new_store(), |_| Ok(thread::current().id()))).unwrap()
 }
 
 #[test]
@@ -466,7 +470,7 @@ fn sleepers_woken_for_no_reason() {
         sync::wake_for_no_reason(2);
         let cache = cache(0, FOREVER);
         let mut stack = stack(&cache);
-        let mut store = store();
+        let mut store = new_store();
         let call = stack.run(&mut store, |mut store| {
             yield_now()?;
             Ok(store.data_mut().add(1))

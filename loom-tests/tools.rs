@@ -1,9 +1,9 @@
 //! What the models are written with.
 
-use crate::ThreadStack;
 use crate::stack::thread::cache::Cache;
 use crate::stack::thread::runner::Service;
 use crate::sync;
+use crate::{Store, ThreadStack};
 use loom::sync::{Condvar, Mutex};
 use std::future::{Future, poll_fn};
 use std::io::{self, Write as _};
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
-use wasmtime::{Engine, Store};
+use wasmtime::Engine;
 
 /// The size of a stack. Threads of a model do not heed it.
 pub const SIZE: usize = 1 << 20;
@@ -59,7 +59,7 @@ pub fn stack(cache: &sync::Arc<Cache<Service>>) -> ThreadStack {
 }
 
 /// A store whose data loom keeps an eye on.
-pub fn store() -> Store<Tracked> {
+pub fn new_store() -> Store<Tracked> {
     Store::new(&ENGINE, Tracked::default())
 }
 

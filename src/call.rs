@@ -111,17 +111,21 @@ impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
         Self { stack, state: State::New { store, job }, suspended }
     }
 
-    /// The first poll.
-    fn start(&mut self, cx: &Context<'_>, store: StoreContextMut<'a, T>, job: J) -> Poll<Result<J::Output>> {
+    /// Gets a runner ready for the first poll.
+    fn prepare(&mut self, store: &StoreContextMut<'a, T>) -> Result<S::Runner, Error> {
         check_room(self.stack.size(), store.engine())?;
         let runner = self.stack.take()?;
         let frame = S::frame(&runner);
         frame.begin(run::<T, J>);
-        frame.limits.begin(store_id(&store), J::KNOWN);
-        self.stretch(runner, Some(cx.waker()), Some((store, job)))
+        frame.limits.begin(store_id(store), J::KNOWN);
+        Ok(runner)
     }
 
     /// Enters the stack and sees how it was left.
+    ///
+    /// Inlined, as are the ways into the stack: the processor mispredicts the return from each function between the switch
+    /// and the poller.
+    #[inline(always)]
     fn stretch(
         &mut self,
         runner: S::Runner,
@@ -132,7 +136,7 @@ impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
         let mut runner = ManuallyDrop::new(runner);
         let mut slot = Slot::<T, J> { begin, end: None };
         S::frame(&runner).set_stretch(ptr::from_mut(&mut slot).cast(), waker);
-        // SAFETY: slot and waker outlive this call of `enter`; the slot has the type that `run`, which `start` set with
+        // SAFETY: slot and waker outlive this call of `enter`; the slot has the type that `run`, which `prepare` set with
         // the same `T` and `J`, takes it to have. An unfinished runner goes into `State::Suspended`, from where it is
         // only taken to be entered again.
         unsafe { S::enter(&mut runner) };
@@ -143,7 +147,7 @@ impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
         };
         let runner = ManuallyDrop::into_inner(runner);
         S::frame(&runner).end();
-        // SAFETY: taken out of this stack by `start`.
+        // SAFETY: taken out of this stack by `prepare`.
         unsafe { self.stack.put_back(runner) };
         Poll::Ready(end.unwrap_or_else(|payload| panic::resume_unwind(payload)))
     }
@@ -173,11 +177,12 @@ impl<S: Stack, T: 'static, J: Job<T>> Future for Call<'_, S, T, J> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        match mem::replace(&mut this.state, State::Ended) {
-            State::New { store, job } => this.start(cx, store, job),
-            State::Suspended(runner) => this.stretch(runner, Some(cx.waker()), None),
-            State::Ended => Poll::Ready(Err(Error::Ended.into())),
-        }
+        let (runner, begin) = match mem::replace(&mut this.state, State::Ended) {
+            State::New { store, job } => (this.prepare(&store)?, Some((store, job))),
+            State::Suspended(runner) => (runner, None),
+            State::Ended => return Poll::Ready(Err(Error::Ended.into())),
+        };
+        this.stretch(runner, Some(cx.waker()), begin)
     }
 }
 

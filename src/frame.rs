@@ -12,7 +12,7 @@ use crate::stack;
 use crate::sync::cell::{Cell, UnsafeCell};
 use crate::sync::thread_cell;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::ptr;
 use std::task::{Context, Poll, Waker};
 
@@ -195,9 +195,10 @@ impl Frame {
     }
 
     /// Polls the future until it is ready, suspending the stack whenever it is not.
+    ///
+    /// The future is pinned where it was made: to move it takes longer than to poll one that is ready.
     #[inline]
-    pub(crate) fn block_on<F: Future>(&self, future: F, site: Site) -> Result<F::Output, Error> {
-        let mut future = pin!(future);
+    pub(crate) fn block_on<F: Future>(&self, mut future: Pin<&mut F>, site: Site) -> Result<F::Output, Error> {
         loop {
             if self.cancelled.get() {
                 return Err(Error::Cancelled);

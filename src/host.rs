@@ -9,6 +9,7 @@ use crate::out_of_line::OutOfLine;
 use crate::sealed::Extended;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::pin::{Pin, pin};
 use wasmtime::{Caller, IntoFunc, Val, WasmRet, WasmTy};
 
 /// What can be an async host function with a signature known to Rust: an async closure, or a function that returns a
@@ -134,16 +135,15 @@ pub trait HostParams: Extended + Sized + 'static {
 
 /// Waits for a host function's future, in the synchronous function that wasm calls.
 #[inline]
-fn wait<F: Future>(store: *const (), future: F) -> Result<F::Output> {
-    let site = Site::HostFunction { store, send: false };
+fn wait<F: Future>(store: *const (), future: Pin<&mut F>) -> Result<F::Output> {
+    let site = Site::host_function(store, false);
     Ok(Frame::with_current(|frame| frame.block_on(future, site))?)
 }
 
 /// The same with a future that is `Send`, so that another thread may go on here afterwards.
 #[inline]
-fn wait_send<F: Future + Send>(store: *const (), future: F) -> Result<F::Output> {
-    let site = Site::HostFunction { store, send: true };
-    let future = OutOfLine::new(future);
+fn wait_send<F: Future + Send>(store: *const (), future: Pin<&mut OutOfLine<F>>) -> Result<F::Output> {
+    let site = Site::host_function(store, true);
     Ok(Frame::with_current(|frame| frame.block_on(future, site))?)
 }
 
@@ -160,7 +160,7 @@ macro_rules! impl_host_fn {
             type Output = R;
 
             fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<R>> {
-                move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<R> { wait(store_id(&caller), self($($arg),*)) }
+                move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<R> { wait(store_id(&caller), pin!(self($($arg),*))) }
             }
         }
 
@@ -176,7 +176,7 @@ macro_rules! impl_host_fn {
 
             fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<R>> {
                 move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<R> {
-                    wait(store_id(&caller), self(caller, $($arg),*))
+                    wait(store_id(&caller), pin!(self(caller, $($arg),*)))
                 }
             }
         }
@@ -193,7 +193,7 @@ macro_rules! impl_host_fn {
 
             fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<Fut::Output>> {
                 move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<Fut::Output> {
-                    wait_send(store_id(&caller), self($($arg),*))
+                    wait_send(store_id(&caller), pin!(OutOfLine::new(self($($arg),*))))
                 }
             }
         }
@@ -210,7 +210,7 @@ macro_rules! impl_host_fn {
 
             fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<Fut::Output>> {
                 move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<Fut::Output> {
-                    wait_send(store_id(&caller), self(caller, $($arg),*))
+                    wait_send(store_id(&caller), pin!(OutOfLine::new(self(caller, $($arg),*))))
                 }
             }
         }
@@ -242,7 +242,7 @@ where
     P: HostParams,
     R: WasmRet,
 {
-    P::one_by_one(move |caller, params| wait_send(store_id(&caller), Box::into_pin(f(caller, params))))
+    P::one_by_one(move |caller, params| wait_send(store_id(&caller), pin!(OutOfLine::new(Box::into_pin(f(caller, params))))))
 }
 
 /// The synchronous function that wasm calls, of an async host function whose signature is known at run time only.
@@ -253,7 +253,7 @@ where
     T: 'static,
     F: AsyncFn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static,
 {
-    move |caller, params, results| wait(store_id(&caller), f(caller, params, results))?
+    move |caller, params, results| wait(store_id(&caller), pin!(f(caller, params, results)))?
 }
 
 /// The same of one in wasmtime's own shape.
@@ -271,7 +271,7 @@ where
         params: &'a [Val],
         results: &'a mut [Val],
     ) -> Result<()> {
-        wait_send(store_id(&caller), Box::into_pin(f(caller, params, results)))?
+        wait_send(store_id(&caller), pin!(OutOfLine::new(Box::into_pin(f(caller, params, results)))))?
     }
     move |caller, params, results| call(&f, caller, params, results)
 }

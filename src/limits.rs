@@ -29,14 +29,43 @@ pub(crate) enum Rule {
     KnownSend,
 }
 
-/// What asks to be suspended.
+/// What asks to be suspended. (Two words, to be passed in registers.)
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Site {
+pub(crate) struct Site {
+    /// See [`store_id`](crate::call::store_id). Null where frames of any kind may lie below.
+    store: *const (),
+    /// Whether what waits is `Send`.
+    send: bool,
+}
+
+impl Site {
     /// Code of any kind, with any frames below it.
-    Anywhere,
-    /// This crate's side of a host function or of an epoch callback that a guest of this store has called (see
-    /// [`store_id`](crate::call::store_id)), and whether what waits is `Send`.
-    HostFunction { store: *const (), send: bool },
+    pub(crate) const ANYWHERE: Self = Self { store: ptr::null(), send: false };
+
+    /// This crate's side of a host function or of an epoch callback, called by a guest of this store.
+    #[inline]
+    pub(crate) fn host_function(store: *const (), send: bool) -> Self {
+        Self { store, send }
+    }
+}
+
+/// Why a stack is not suspended. (One byte: an [`Error`] takes longer to return.)
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Refusal {
+    Foreign(Between),
+    NotSend,
+    Unwinding,
+}
+
+impl From<Refusal> for Error {
+    #[cold]
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Foreign(between) => Error::ForeignFrames { between },
+            Refusal::NotSend => Error::NotSend,
+            Refusal::Unwinding => Error::Unwinding,
+        }
+    }
 }
 
 /// See the module's documentation.
@@ -86,21 +115,26 @@ impl Limits {
     ///
     /// What is in the way.
     #[inline(never)]
-    pub(crate) fn allow(&self, site: Site, is_polling: bool) -> Result<(), Error> {
+    pub(crate) fn allow(&self, site: Site, is_polling: bool) -> Result<(), Refusal> {
         if self.rule == Rule::Anything {
             // A thread counts its panics. Suspended in mid-panic, the stack would leave that count to unrelated code.
-            return if thread::panicking() { Err(Error::Unwinding) } else { Ok(()) };
+            return if thread::panicking() { Err(Refusal::Unwinding) } else { Ok(()) };
         }
-        let between = match site {
-            _ if !self.known.get() => Between::Closure,
-            Site::Anywhere => Between::HostCode,
-            Site::HostFunction { .. } if is_polling => Between::Poll,
-            Site::HostFunction { store, .. } if store != self.store.get() => Between::OtherStore,
-            Site::HostFunction { .. } if !self.is_next_to_root() => Between::NestedCall,
-            Site::HostFunction { send: false, .. } if self.rule == Rule::KnownSend => return Err(Error::NotSend),
-            Site::HostFunction { .. } => return Ok(()),
-        };
-        Err(Error::ForeignFrames { between })
+        Err(Refusal::Foreign(if !self.known.get() {
+            Between::Closure
+        } else if site.store.is_null() {
+            Between::HostCode
+        } else if is_polling {
+            Between::Poll
+        } else if site.store != self.store.get() {
+            Between::OtherStore
+        } else if !self.is_next_to_root() {
+            Between::NestedCall
+        } else if self.rule == Rule::KnownSend && !site.send {
+            return Err(Refusal::NotSend);
+        } else {
+            return Ok(());
+        }))
     }
 
     /// Whether one activation of wasmtime's lies between the root of the call and the running code. Where that cannot be

@@ -151,7 +151,7 @@ impl<T: 'static> Store<T> {
     /// ```
     pub fn epoch_deadline_suspend_and_update(&mut self, delta: u64) {
         self.epoch_deadline_callback(move |store| {
-            let site = Site::HostFunction { store: store_id(&store), send: true };
+            let site = Site::host_function(store_id(&store), true);
             Frame::with_current(|frame| frame.yield_now(site))?;
             Ok(UpdateDeadline::Continue(delta))
         });

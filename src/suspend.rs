@@ -5,6 +5,7 @@ use crate::call::store_id;
 use crate::frame::Frame;
 use crate::limits::Site;
 use std::future::Future;
+use std::pin::pin;
 use wasmtime::AsContext;
 
 /// Waits for a future, from synchronous host code that runs on one of this crate's stacks: in the closure of
@@ -61,7 +62,8 @@ use wasmtime::AsContext;
 /// ```
 #[inline]
 pub fn suspend_until<F: Future>(future: F) -> Result<F::Output, Error> {
-    Frame::with_current(|frame| frame.block_on(future, Site::Anywhere))
+    let future = pin!(future);
+    Frame::with_current(|frame| frame.block_on(future, Site::ANYWHERE))
 }
 
 /// Suspends the stack that this code runs on, having woken its task, so that the executor runs other tasks before it
@@ -103,7 +105,7 @@ pub fn suspend_until<F: Future>(future: F) -> Result<F::Output, Error> {
 /// # fn main() {}
 /// ```
 pub fn yield_now() -> Result<(), Error> {
-    Frame::with_current(|frame| frame.yield_now(Site::Anywhere))
+    Frame::with_current(|frame| frame.yield_now(Site::ANYWHERE))
 }
 
 /// Waits for a future in a synchronous host function, on your word that the function may be suspended: for those that
@@ -147,6 +149,7 @@ pub fn yield_now() -> Result<(), Error> {
 /// ```
 #[expect(unsafe_code, reason = "has a contract that safe code relies on")]
 pub unsafe fn suspend_in_host_function<F: Future>(store: &impl AsContext, future: F) -> Result<F::Output, Error> {
-    let site = Site::HostFunction { store: store_id(store), send: false };
+    let site = Site::host_function(store_id(store), false);
+    let future = pin!(future);
     Frame::with_current(|frame| frame.block_on(future, site))
 }

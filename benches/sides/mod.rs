@@ -10,11 +10,12 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use wasmtime::{
-    Caller, Config, Engine, Func, FuncType, InstanceAllocationStrategy, InstancePre, Linker, Module,
+    AsContextMut, Caller, Config, Engine, Func, FuncType, InstanceAllocationStrategy, InstancePre, Linker, Module,
     PoolingAllocationConfig, Result, Store, Val, ValType,
 };
 use wasmtime_async::{
-    AsyncFunc, Carries, DEFAULT_STACK_SIZE, FiberStack, FuncExt, InstancePreExt, LinkerExt, Parking, Stack,
+    AsyncFunc, Carries, DEFAULT_STACK_SIZE, FiberStack, FuncExt, InstancePreExt, LinkerExt, Parking, SendFiberStack,
+    Stack,
 };
 
 use self::futures::{Pending, Woken};
@@ -82,6 +83,7 @@ pub(crate) fn pooling_for(instances: u32, memories: u32) -> Result<Engine> {
 pub(crate) trait Side: 'static {
     /// What a call runs on, if the caller has to provide it.
     type Stack;
+    type Store: AsContextMut<Data = Data> + From<Store<Data>>;
     /// A guest's function with static types.
     type Func<P: Params, R: Results>;
 
@@ -92,22 +94,22 @@ pub(crate) trait Side: 'static {
     fn instantiate<'a>(
         pre: &'a InstancePre<Data>,
         stack: &'a mut Self::Stack,
-        store: &'a mut Store<Data>,
+        store: &'a mut Self::Store,
     ) -> impl Future<Output = Result<wasmtime::Instance>>;
 
-    fn func<P: Params, R: Results>(store: &Store<Data>, func: Func) -> Result<Self::Func<P, R>>;
+    fn func<P: Params, R: Results>(store: &Self::Store, func: Func) -> Result<Self::Func<P, R>>;
 
     fn call<'a, P: Params, R: Results>(
         func: &'a Self::Func<P, R>,
         stack: &'a mut Self::Stack,
-        store: &'a mut Store<Data>,
+        store: &'a mut Self::Store,
         params: P,
     ) -> impl Future<Output = Result<R>>;
 
     fn call_untyped<'a>(
         func: &'a Func,
         stack: &'a mut Self::Stack,
-        store: &'a mut Store<Data>,
+        store: &'a mut Self::Store,
         params: &'a [Val],
         results: &'a mut [Val],
     ) -> impl Future<Output = Result<()>>;
@@ -126,6 +128,7 @@ pub(crate) struct Plain;
 
 impl Side for Plain {
     type Stack = ();
+    type Store = Store<Data>;
     type Func<P: Params, R: Results> = wasmtime::TypedFunc<P, R>;
 
     fn stack() -> Result<()> {
@@ -184,6 +187,7 @@ pub(crate) struct Native;
 
 impl Side for Native {
     type Stack = ();
+    type Store = Store<Data>;
     type Func<P: Params, R: Results> = wasmtime::TypedFunc<P, R>;
 
     fn stack() -> Result<()> {
@@ -262,8 +266,97 @@ impl Side for Native {
 /// This crate, on stacks of one kind.
 pub(crate) struct Ours<S>(PhantomData<S>);
 
-impl<S: Stack + Carries<Data> + 'static> Side for Ours<S> {
+/// A kind of stack, and how host functions are defined for it.
+pub(crate) trait OurStack: Stack + Carries<Data> + 'static {
+    fn define(linker: &mut Linker<Data>, host: Host) -> Result<()>;
+}
+
+impl OurStack for FiberStack {
+    fn define(linker: &mut Linker<Data>, host: Host) -> Result<()> {
+        define_local(linker, host)
+    }
+}
+
+#[cfg(feature = "thread-backend")]
+impl OurStack for wasmtime_async::ThreadStack {
+    fn define(linker: &mut Linker<Data>, host: Host) -> Result<()> {
+        define_local(linker, host)
+    }
+}
+
+impl OurStack for SendFiberStack {
+    fn define(linker: &mut Linker<Data>, host: Host) -> Result<()> {
+        define_send(linker, host)
+    }
+}
+
+/// By async closures, whose futures need not be `Send`.
+fn define_local(linker: &mut Linker<Data>, host: Host) -> Result<()> {
+    match host {
+        Host::Typed(times) => linker.func_wrap_suspending("host", "call", async move |n: i32| -> i32 {
+            Pending::times(times).await;
+            n
+        })?,
+        Host::Untyped(times) => {
+            let ty = host_type(linker.engine());
+            linker.func_new_suspending("host", "call", ty, async move |_, params, results| {
+                Pending::times(times).await;
+                results[0] = params[0];
+                Ok(())
+            })?
+        }
+        Host::WithCaller(times) => {
+            linker.func_wrap_suspending("host", "call", async move |mut caller: Caller<'_, Data>, n: i32| -> i32 {
+                Pending::times(times).await;
+                *caller.data_mut() += 1;
+                n
+            })?
+        }
+        Host::Waking => linker.func_wrap_suspending("host", "call", async |n: i32| -> i32 {
+            Woken::default().await;
+            n
+        })?,
+    };
+    Ok(())
+}
+
+/// By closures that return futures that are `Send`, boxed where they keep what they borrow.
+fn define_send(linker: &mut Linker<Data>, host: Host) -> Result<()> {
+    match host {
+        Host::Typed(times) => linker.func_wrap_suspending_send("host", "call", move |n: i32| async move {
+            Pending::times(times).await;
+            n
+        })?,
+        Host::Untyped(times) => {
+            let ty = host_type(linker.engine());
+            linker.func_new_suspending_boxed("host", "call", ty, move |_, params, results| {
+                Box::new(async move {
+                    Pending::times(times).await;
+                    results[0] = params[0];
+                    Ok(())
+                })
+            })?
+        }
+        Host::WithCaller(times) => {
+            linker.func_wrap_suspending_send("host", "call", move |mut caller: Caller<'_, Data>, n: i32| {
+                *caller.data_mut() += 1;
+                async move {
+                    Pending::times(times).await;
+                    n
+                }
+            })?
+        }
+        Host::Waking => linker.func_wrap_suspending_send("host", "call", |n: i32| async move {
+            Woken::default().await;
+            n
+        })?,
+    };
+    Ok(())
+}
+
+impl<S: OurStack> Side for Ours<S> {
     type Stack = S;
+    type Store = wasmtime_async::Store<Data>;
     type Func<P: Params, R: Results> = AsyncFunc<P, R>;
 
     fn stack() -> Result<S> {
@@ -271,52 +364,25 @@ impl<S: Stack + Carries<Data> + 'static> Side for Ours<S> {
     }
 
     fn define(linker: &mut Linker<Data>, host: Host) -> Result<()> {
-        match host {
-            Host::Typed(times) => linker.func_wrap_suspending("host", "call", async move |n: i32| -> i32 {
-                Pending::times(times).await;
-                n
-            })?,
-            Host::Untyped(times) => {
-                let ty = host_type(linker.engine());
-                linker.func_new_suspending("host", "call", ty, async move |_, params, results| {
-                    Pending::times(times).await;
-                    results[0] = params[0];
-                    Ok(())
-                })?
-            }
-            Host::WithCaller(times) => linker.func_wrap_suspending(
-                "host",
-                "call",
-                async move |mut caller: Caller<'_, Data>, n: i32| -> i32 {
-                    Pending::times(times).await;
-                    *caller.data_mut() += 1;
-                    n
-                },
-            )?,
-            Host::Waking => linker.func_wrap_suspending("host", "call", async |n: i32| -> i32 {
-                Woken::default().await;
-                n
-            })?,
-        };
-        Ok(())
+        S::define(linker, host)
     }
 
     fn instantiate<'a>(
         pre: &'a InstancePre<Data>,
         stack: &'a mut S,
-        store: &'a mut Store<Data>,
+        store: &'a mut Self::Store,
     ) -> impl Future<Output = Result<wasmtime::Instance>> {
         pre.instantiate_on(stack, store)
     }
 
-    fn func<P: Params, R: Results>(store: &Store<Data>, func: Func) -> Result<Self::Func<P, R>> {
+    fn func<P: Params, R: Results>(store: &Self::Store, func: Func) -> Result<Self::Func<P, R>> {
         func.get_async(store).typed()
     }
 
     fn call<'a, P: Params, R: Results>(
         func: &'a Self::Func<P, R>,
         stack: &'a mut S,
-        store: &'a mut Store<Data>,
+        store: &'a mut Self::Store,
         params: P,
     ) -> impl Future<Output = Result<R>> {
         func.call(stack, store, params)
@@ -325,7 +391,7 @@ impl<S: Stack + Carries<Data> + 'static> Side for Ours<S> {
     fn call_untyped<'a>(
         func: &'a Func,
         stack: &'a mut S,
-        store: &'a mut Store<Data>,
+        store: &'a mut Self::Store,
         params: &'a [Val],
         results: &'a mut [Val],
     ) -> impl Future<Output = Result<()>> {
@@ -344,6 +410,9 @@ pub(crate) fn fiber_name() -> &'static str {
 /// The fiber backend.
 pub(crate) type Fiber = Ours<FiberStack>;
 
+/// The fiber backend, with calls that are `Send`.
+pub(crate) type SendFiber = Ours<SendFiberStack>;
+
 /// The thread backend.
 #[cfg(feature = "thread-backend")]
 pub(crate) type Thread = Ours<wasmtime_async::ThreadStack>;
@@ -355,7 +424,7 @@ pub(crate) trait ForSide {
 
 /// The names of the sides that suspend.
 pub(crate) fn suspending_sides() -> Vec<&'static str> {
-    let mut sides = vec!["native", "pooled", fiber_name()];
+    let mut sides = vec!["native", "pooled", fiber_name(), "send"];
     if cfg!(feature = "thread-backend") {
         sides.push("thread");
     }
@@ -368,6 +437,7 @@ pub(crate) fn for_side(side: &str, instances: u32, task: &impl ForSide) -> Resul
         "sync" => task.run::<Plain>(&on_demand()),
         "native" => task.run::<Native>(&on_demand()),
         "pooled" => task.run::<Native>(&pooling_for(instances, 1)?),
+        "send" => task.run::<SendFiber>(&on_demand()),
         #[cfg(feature = "thread-backend")]
         "thread" => task.run::<Thread>(&on_demand()),
         _ => task.run::<Fiber>(&on_demand()),
@@ -394,12 +464,19 @@ impl<S: Side> Linked<S> {
     }
 
     fn live_by(&self, instantiated: Instantiated) -> Result<Live<S>> {
-        let mut store = self.store();
         let mut stack = S::stack()?;
-        let instance = match instantiated {
-            Instantiated::OnStack => futures::drive(S::instantiate(&self.pre, &mut stack, &mut store))?,
+        let (store, instance) = match instantiated {
+            Instantiated::OnStack => {
+                let mut store = self.store();
+                let instance = futures::drive(S::instantiate(&self.pre, &mut stack, &mut store))?;
+                (store, instance)
+            }
             // As wasmtime's own async does it, too, when there is no start function.
-            Instantiated::Elsewhere => futures::drive(Native::instantiate(&self.pre, &mut (), &mut store))?,
+            Instantiated::Elsewhere => {
+                let mut store = Store::new(self.pre.module().engine(), 0);
+                let instance = futures::drive(Native::instantiate(&self.pre, &mut (), &mut store))?;
+                (store.into(), instance)
+            }
         };
         Ok(Live { store, stack, instance })
     }
@@ -431,8 +508,8 @@ impl<S: Side> Linked<S> {
         }
     }
 
-    fn store(&self) -> Store<Data> {
-        Store::new(self.pre.module().engine(), 0)
+    fn store(&self) -> S::Store {
+        Store::new(self.pre.module().engine(), 0).into()
     }
 }
 
@@ -448,7 +525,7 @@ pub(crate) type Suspended<'a> = Pin<Box<dyn Future<Output = Result<i32>> + 'a>>;
 
 /// See [`Linked::live`].
 pub(crate) struct Live<S: Side> {
-    pub(crate) store: Store<Data>,
+    pub(crate) store: S::Store,
     pub(crate) stack: S::Stack,
     instance: wasmtime::Instance,
 }

@@ -10,8 +10,8 @@ use std::env;
 use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use wasmtime::{Engine, Store};
-use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, ThreadStack, yield_now};
+use wasmtime::Engine;
+use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, Store, ThreadStack, yield_now};
 
 const TWO_CORES: &str = "handoff_two_cores";
 const ONE_CORE: &str = "handoff_one_core";

@@ -1,8 +1,9 @@
 //! This crate beside wasmtime's own async and beside plain synchronous wasmtime: the same guest, the same engine
 //! settings, in one run.
 //!
-//! `cargo bench --bench versus_wasmtime` measures `FiberStack` in about ten minutes; the feature `direct-parking` makes
-//! that the faster one, `thread-backend` adds `ThreadStack` and its handoff, and ten minutes more. With `-- --quick`, or
+//! `cargo bench --bench versus_wasmtime` measures `FiberStack` and `SendFiberStack` in about fifteen minutes; the feature
+//! `thread-backend` adds `ThreadStack` and its handoff, and ten minutes more. Without the feature `direct-parking`, calls
+//! park by fibers. With `-- --quick`, or
 //! with the environment variable `BENCH_SHORT=1`, it takes less than five, with more noise. At the end it prints one line
 //! a case and backend, see [`report`]. Only ratios within one run mean anything.
 
@@ -36,6 +37,11 @@ trait Case {
         1
     }
 
+    /// Whether all sides use the pooling allocator.
+    fn pools(&self) -> bool {
+        false
+    }
+
     /// Whether plain synchronous wasmtime can do it.
     fn without_suspending(&self) -> bool {
         false
@@ -66,16 +72,20 @@ impl Runner {
         let mut group = self.criterion.benchmark_group(name);
         for round in 0..self.rounds {
             let id = |side| BenchmarkId::new(side, round);
+            let engine = if case.pools() { &self.pooling } else { &self.on_demand };
             if case.without_suspending() {
-                group.bench_function(id("sync"), |b| case.bench::<sides::Plain>(&self.on_demand, b));
+                group.bench_function(id("sync"), |b| case.bench::<sides::Plain>(engine, b));
             }
             if case.natively() {
-                group.bench_function(id("native"), |b| case.bench::<sides::Native>(&self.on_demand, b));
-                group.bench_function(id("pooled"), |b| case.bench::<sides::Native>(&self.pooling, b));
+                group.bench_function(id("native"), |b| case.bench::<sides::Native>(engine, b));
+                if !case.pools() {
+                    group.bench_function(id("pooled"), |b| case.bench::<sides::Native>(&self.pooling, b));
+                }
             }
-            group.bench_function(id(sides::fiber_name()), |b| case.bench::<sides::Fiber>(&self.on_demand, b));
+            group.bench_function(id(sides::fiber_name()), |b| case.bench::<sides::Fiber>(engine, b));
+            group.bench_function(id("send"), |b| case.bench::<sides::SendFiber>(engine, b));
             #[cfg(feature = "thread-backend")]
-            group.bench_function(id("thread"), |b| case.bench::<sides::Thread>(&self.on_demand, b));
+            group.bench_function(id("thread"), |b| case.bench::<sides::Thread>(engine, b));
         }
         group.finish();
     }

@@ -1,12 +1,13 @@
 //! The lines at the end of a run:
 //!
-//! `case=<name> backend=<fiber|fiber-direct|thread> ours_ns=<x> native_ns=<y> pooled_ns=<z> sync_ns=<w> ratio=<ours/native>`
+//! `case=<name> backend=<fiber|fiber-direct|send|thread> ours_ns=<x> native_ns=<y> pooled_ns=<z> sync_ns=<w> ratio=<ours/native>`
 //!
 //! `native` is wasmtime's own async with on-demand allocation, `pooled` the same with the pooling allocator, `sync` plain
 //! synchronous wasmtime with no async at all. Times are per call, host call, suspension or request, as the name says:
 //! the first decile of criterion's samples, which differs little from the median on a machine that does nothing else, and
-//! still means something on one that does. What does not exist is `-`. The backend is `fiber-direct` if the feature
-//! `direct-parking` is on and works.
+//! still means something on one that does. What does not exist is `-`. In the cases `…_pooled`, all sides use the pooling
+//! allocator, `native` too. The backend is `fiber-direct` if the feature `direct-parking` is on and works; `send` is a
+//! `SendFiberStack`, which parks in the same way.
 //!
 //! And for the handoff of the thread backend, there and back, beside two bounded channels and beside a mutex with a
 //! condition variable (medians, because whether a wait is short or long is up to the system's scheduler):
@@ -45,7 +46,7 @@ impl Report {
         for (case, per_iteration) in &self.cases {
             let time = |side: &str| Some(self.time(case, side, 1)? / f64::from(*per_iteration));
             let [native, pooled, sync] = ["native", "pooled", "sync"].map(time);
-            for backend in [fiber_name(), "thread"] {
+            for backend in [fiber_name(), "send", "thread"] {
                 if let Some(ours) = time(backend) {
                     println!(
                         "case={case} backend={backend} ours_ns={} native_ns={} pooled_ns={} sync_ns={} ratio={}",

@@ -15,9 +15,12 @@ const IN_FLIGHT: u32 = 1_000;
 const DROPPED: u32 = 64;
 
 pub(crate) fn run(runner: &mut Runner) {
-    runner.run(&Request { name: "request", memory: Memory::No, stack: NewStack::Never });
-    runner.run(&Request { name: "request_new_stack", memory: Memory::No, stack: NewStack::Always });
-    runner.run(&Request { name: "request_memory", memory: Memory::OnePage, stack: NewStack::Never });
+    let request = Request { name: "request", memory: Memory::No, stack: NewStack::Never, pools: false };
+    runner.run(&request);
+    runner.run(&Request { name: "request_new_stack", stack: NewStack::Always, ..request });
+    runner.run(&Request { name: "request_memory", memory: Memory::OnePage, ..request });
+    runner.run(&Request { name: "request_pooled", pools: true, ..request });
+    runner.run(&Request { name: "request_memory_pooled", memory: Memory::OnePage, pools: true, ..request });
     for (order, suffix) in [(Order::RoundRobin, "round_robin"), (Order::Random, "random")] {
         runner.run(&Requests { name: format!("requests_1000_{suffix}"), order });
         runner.run(&Resumes { name: format!("resumes_1000_{suffix}"), order });
@@ -33,15 +36,21 @@ enum NewStack {
 }
 
 /// One request from its beginning to its end, with one suspension.
+#[derive(Clone, Copy)]
 struct Request {
     name: &'static str,
     memory: Memory,
     stack: NewStack,
+    pools: bool,
 }
 
 impl Case for Request {
     fn name(&self) -> String {
         self.name.into()
+    }
+
+    fn pools(&self) -> bool {
+        self.pools
     }
 
     fn without_suspending(&self) -> bool {

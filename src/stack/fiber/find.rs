@@ -29,7 +29,7 @@ use wasmtime::Engine;
 pub(super) struct Layout {
     word: Place,
     /// How far into an activation the address of the next older one is, in bytes.
-    pub(super) prev: usize,
+    pub(super) prev: u32,
     /// Whether calls may be parked by setting the word.
     pub(super) parks: bool,
 }
@@ -187,7 +187,7 @@ const WORDS: usize = 32;
 const DEPTH: usize = 4;
 
 /// The offset of the only field of activations that makes a list of them, on a thread that is in none.
-fn find_field(list: ThreadList) -> Option<usize> {
+fn find_field(list: ThreadList) -> Option<u32> {
     /// The activations from the oldest, each with its first words, as the youngest sees them.
     fn nest(list: ThreadList, heads: &mut Vec<usize>, seen: &mut Vec<(usize, [usize; WORDS])>) -> Result<()> {
         in_activation(|| {
@@ -209,10 +209,10 @@ fn find_field(list: ThreadList) -> Option<usize> {
         seen.iter().zip(olders).all(|((_, words), older)| words[n] == older)
     };
     let fields: Vec<_> = (0..WORDS).filter(is_list).collect();
-    Some(only(&fields)? * mem::size_of::<usize>())
+    u32::try_from(only(&fields)? * mem::size_of::<usize>()).ok()
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
 
@@ -246,7 +246,7 @@ mod tests {
             let layout = Layout::of_process().expect("the list is found where these tests run");
             assert!(is_right(layout));
             assert!(!is_right(decoy()));
-            for prev in (0..WORDS).map(|n| n * mem::size_of::<usize>()).filter(|prev| *prev != layout.prev) {
+            for prev in (0..32).map(|n| n * (usize::BITS / 8)).filter(|prev| *prev != layout.prev) {
                 assert!(!is_right(Layout { prev, ..layout }), "field at {prev}");
             }
         })

@@ -27,7 +27,9 @@ use wasmtime::Engine;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ThreadList {
     word: *mut *mut (),
-    layout: Layout,
+    /// See [`Layout`].
+    prev: u32,
+    parks: bool,
 }
 
 /// The youngest activation of a list, as the word has it.
@@ -77,14 +79,14 @@ impl ThreadList {
 
     /// This thread's list, if it has the word that the layout says. Not checked any further.
     pub(super) fn with_layout(layout: Layout) -> Option<Self> {
-        Some(Self { word: layout.word_of_this_thread()?, layout })
+        Some(Self { word: layout.word_of_this_thread()?, prev: layout.prev, parks: layout.parks })
     }
 
     /// Whether a call that begins now can be parked by this list: whether that was tried and went well, and the list is
     /// empty, so that nothing of the call will ever be linked to an activation further out.
     #[inline]
     pub(super) fn can_park(self) -> bool {
-        self.layout.parks && self.head() == Head::EMPTY
+        self.parks && self.head() == Head::EMPTY
     }
 
     /// The youngest activation of this thread.
@@ -102,7 +104,7 @@ impl ThreadList {
             return None;
         }
         // SAFETY: the head is an activation on a stack of this thread, which has this field.
-        Some(unsafe { read_word(activation + self.layout.prev) })
+        Some(unsafe { read_word(activation + self.prev as usize) })
     }
 
     /// Replaces the whole list.

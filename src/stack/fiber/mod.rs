@@ -200,7 +200,7 @@ unsafe impl Backend for FiberStack {
         runner.frame()
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn enter(Pinned { runner, .. }: &mut Pinned) {
         // SAFETY: up to the caller; `take` has prepared it.
         unsafe { runner.enter() }

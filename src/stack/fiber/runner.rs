@@ -87,7 +87,7 @@ impl Runner {
     /// # Safety
     ///
     /// That of [`Backend::enter`](crate::stack::Backend::enter), and `prepare` was called for the call.
-    #[inline]
+    #[inline(always)]
     pub(super) unsafe fn enter(&mut self) {
         let parts = self.parts();
         let _current = parts.frame.make_current();

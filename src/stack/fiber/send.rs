@@ -98,7 +98,7 @@ unsafe impl Backend for SendFiberStack {
         runner.frame()
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn enter(runner: &mut Runner) {
         // SAFETY: up to the caller; `take` has prepared it.
         unsafe { runner.enter() }
