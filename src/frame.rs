@@ -227,40 +227,37 @@ impl Frame {
     }
 
     /// Polls once, with a waker that wakes the task of the poller.
+    ///
+    /// There is one place that polls, so that a small future need not be in memory at all.
     #[inline]
     fn poll<F: Future>(&self, future: Pin<&mut F>) -> Polled<F::Output> {
-        struct Polling<'a>(&'a Cell<bool>);
+        struct Polling<'a> {
+            polling: &'a Cell<bool>,
+            outer: bool,
+        }
         impl Drop for Polling<'_> {
+            #[inline]
             fn drop(&mut self) {
-                self.0.set(false);
+                self.polling.set(self.outer);
             }
         }
 
         // Before anything of the user's runs, a waker's destructor included.
         let stretch = self.stretch.get();
-        if self.polling.get() {
+        let own;
+        let waker = if self.polling.get() {
             // Inside the poll of another future, which may hold a reference to `kept`.
-            return self.poll_nested(future, stretch);
-        }
-        self.keep_waker();
-        self.polling.set(true);
-        let _polling = Polling(&self.polling);
-        self.kept.with(|kept| {
+            own = self.poller_waker().clone();
+            &own
+        } else {
+            self.keep_waker();
             // SAFETY: `kept` is not replaced while `polling` is set.
-            let waker = unsafe { &*kept }.as_ref().unwrap_or(Waker::noop());
-            self.poll_with(future, waker, stretch)
-        })
-    }
-
-    #[cold]
-    fn poll_nested<F: Future>(&self, future: Pin<&mut F>, stretch: usize) -> Polled<F::Output> {
-        let waker = self.poller_waker().clone();
-        self.poll_with(future, &waker, stretch)
-    }
-
-    #[inline]
-    fn poll_with<F: Future>(&self, future: Pin<&mut F>, waker: &Waker, stretch: usize) -> Polled<F::Output> {
-        match future.poll(&mut Context::from_waker(waker)) {
+            self.kept.with(|kept| unsafe { &*kept }).as_ref().unwrap_or(Waker::noop())
+        };
+        let polling = Polling { polling: &self.polling, outer: self.polling.replace(true) };
+        let polled = future.poll(&mut Context::from_waker(waker));
+        drop(polling);
+        match polled {
             Poll::Ready(output) => Polled::Ready(output),
             Poll::Pending if self.stretch.get() == stretch => Polled::Pending,
             Poll::Pending => Polled::Stale,
