@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io;
+use std::sync::LazyLock;
+use wasmtime::{Config, Engine, Store, WasmBacktrace};
 
 /// An error of this crate, as opposed to one of the guest or of a host function.
 ///
@@ -128,6 +130,29 @@ pub enum Error {
         /// What wasmtime said.
         reason: String,
     },
+}
+
+impl Error {
+    /// The error as a host function's, which makes the guest trap.
+    #[cold]
+    pub(crate) fn into_trap(self) -> wasmtime::Error {
+        let backtrace = if let Self::Cancelled = self { no_backtrace() } else { None };
+        let error = wasmtime::Error::from(self);
+        if let Some(backtrace) = backtrace { error.context(backtrace) } else { error }
+    }
+}
+
+/// A backtrace without frames.
+///
+/// wasmtime captures one for each trap that has none, which takes longer than all else of a cancellation, and nobody looks at
+/// that of a call that was dropped.
+fn no_backtrace() -> Option<WasmBacktrace> {
+    static STORE: LazyLock<Option<Store<()>>> = LazyLock::new(|| {
+        let mut config = Config::new();
+        config.signals_based_traps(false).wasm_backtrace_max_frames(None);
+        Some(Store::new(&Engine::new(&config).ok()?, ()))
+    });
+    STORE.as_ref().map(WasmBacktrace::capture)
 }
 
 /// What lies on a stack and is not suspended, in [`Error::ForeignFrames`].

@@ -1,6 +1,6 @@
 //! Async host functions: which closures can be one, and how wasm calls them.
 
-use crate::Result;
+use crate::{Error, Result};
 use crate::arity::for_each_arity;
 use crate::call::store_id;
 use crate::frame::Frame;
@@ -137,14 +137,14 @@ pub trait HostParams: Extended + Sized + 'static {
 #[inline]
 fn wait<F: Future>(store: *const (), future: Pin<&mut F>) -> Result<F::Output> {
     let site = Site::host_function(store, false);
-    Ok(Frame::with_current(|frame| frame.block_on(future, site))?)
+    Frame::with_current(|frame| frame.block_on(future, site)).map_err(Error::into_trap)
 }
 
 /// The same with a future that is `Send`, so that another thread may go on here afterwards.
 #[inline]
 fn wait_send<F: Future + Send>(store: *const (), future: Pin<&mut OutOfLine<F>>) -> Result<F::Output> {
     let site = Site::host_function(store, true);
-    Ok(Frame::with_current(|frame| frame.block_on(future, site))?)
+    Frame::with_current(|frame| frame.block_on(future, site)).map_err(Error::into_trap)
 }
 
 macro_rules! impl_host_fn {

@@ -1,6 +1,8 @@
 //! The store: wasmtime's, and whether a call is suspended in it.
 
 #[cfg(target_has_atomic = "64")]
+use crate::Error;
+#[cfg(target_has_atomic = "64")]
 use crate::call::store_id;
 #[cfg(target_has_atomic = "64")]
 use crate::frame::Frame;
@@ -152,7 +154,7 @@ impl<T: 'static> Store<T> {
     pub fn epoch_deadline_suspend_and_update(&mut self, delta: u64) {
         self.epoch_deadline_callback(move |store| {
             let site = Site::host_function(store_id(&store), true);
-            Frame::with_current(|frame| frame.yield_now(site))?;
+            Frame::with_current(|frame| frame.yield_now(site)).map_err(Error::into_trap)?;
             Ok(UpdateDeadline::Continue(delta))
         });
     }
