@@ -65,7 +65,7 @@ macro_rules! wrap_async_n {
 /// # Ok(())
 /// # }
 /// ```
-pub trait FuncExt: Extended + Sized {
+pub trait FuncExt: Extended + Copy + From<Func> + Into<Func> {
     /// Makes an async host function whose signature is known at run time only: it gets its parameters as [`Val`]s and
     /// writes its results to the second slice.
     ///
@@ -88,14 +88,18 @@ pub trait FuncExt: Extended + Sized {
         store: impl AsContextMut<Data = T>,
         ty: FuncType,
         f: impl AsyncFn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static,
-    ) -> Self;
+    ) -> Self {
+        Func::new(store, ty, into_blocking_untyped(f)).into()
+    }
 
     /// Makes an async host function from an async closure, with a signature like the closure's; see [`HostFn`].
     ///
     /// # Errors
     ///
     /// As for [`new_suspending`](Self::new_suspending).
-    fn wrap_suspending<T: 'static, Marker>(store: impl AsContextMut<Data = T>, f: impl HostFn<T, Marker>) -> Self;
+    fn wrap_suspending<T: 'static, Marker>(store: impl AsContextMut<Data = T>, f: impl HostFn<T, Marker>) -> Self {
+        Func::wrap(store, f.into_blocking()).into()
+    }
 
     /// Makes an async host function from a closure that returns a `Send` future, for every stack,
     /// [`SendFiberStack`](crate::SendFiberStack) included; see [`SendHostFn`].
@@ -106,7 +110,9 @@ pub trait FuncExt: Extended + Sized {
     fn wrap_suspending_send<T: 'static, Marker>(
         store: impl AsContextMut<Data = T>,
         f: impl SendHostFn<T, Marker>,
-    ) -> Self;
+    ) -> Self {
+        Func::wrap(store, f.into_blocking()).into()
+    }
 
     /// Makes an async host function from a closure in the shape of wasmtime's own `Func::wrap_async`: its future is boxed and
     /// `Send`, may keep the [`Caller`], and works on every stack.
@@ -133,7 +139,9 @@ pub trait FuncExt: Extended + Sized {
     fn wrap_suspending_boxed<T: 'static, P: HostParams, R: WasmRet>(
         store: impl AsContextMut<Data = T>,
         f: impl for<'a> Fn(Caller<'a, T>, P) -> Box<dyn Future<Output = R> + Send + 'a> + Send + Sync + 'static,
-    ) -> Self;
+    ) -> Self {
+        Func::wrap(store, boxed_into_blocking(f)).into()
+    }
 
     /// The same with a signature known at run time only, in the shape of wasmtime's own `Func::new_async`.
     ///
@@ -151,7 +159,9 @@ pub trait FuncExt: Extended + Sized {
         + Send
         + Sync
         + 'static,
-    ) -> Self;
+    ) -> Self {
+        Func::new(store, ty, boxed_into_blocking_untyped(f)).into()
+    }
 
     /// Calls the function on `stack`. The results are written to `results` when the call's future is ready.
     ///
@@ -176,10 +186,15 @@ pub trait FuncExt: Extended + Sized {
     ) -> Call<'a, S, C::Data, UntypedCall<'a>>
     where
         S: Stack + Carries<C::Data>,
-        C: AsStoreMut;
+        C: AsStoreMut,
+    {
+        Call::new(stack, store.as_store_mut(), UntypedCall { func: (*self).into(), params, results })
+    }
 
     /// Ways to call the function with parameters and results of Rust types.
-    fn get_async<'a, C: AsContext>(&self, store: &'a C) -> AsyncGetter<'a, C::Data>;
+    fn get_async<'a, C: AsContext>(&self, store: &'a C) -> AsyncGetter<'a, C::Data> {
+        AsyncGetter::new((*self).into(), store.as_context())
+    }
 
     /// [`new_suspending`](Self::new_suspending), by the name that wasmtime's own shadows.
     fn new_async<T: 'static>(
@@ -230,59 +245,4 @@ impl<T: 'static> Job<T> for UntypedCall<'_> {
     }
 }
 
-impl FuncExt for Func {
-    fn new_suspending<T: 'static>(
-        store: impl AsContextMut<Data = T>,
-        ty: FuncType,
-        f: impl AsyncFn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static,
-    ) -> Self {
-        Func::new(store, ty, into_blocking_untyped(f))
-    }
-
-    fn wrap_suspending<T: 'static, Marker>(store: impl AsContextMut<Data = T>, f: impl HostFn<T, Marker>) -> Self {
-        Func::wrap(store, f.into_blocking())
-    }
-
-    fn wrap_suspending_send<T: 'static, Marker>(
-        store: impl AsContextMut<Data = T>,
-        f: impl SendHostFn<T, Marker>,
-    ) -> Self {
-        Func::wrap(store, f.into_blocking())
-    }
-
-    fn wrap_suspending_boxed<T: 'static, P: HostParams, R: WasmRet>(
-        store: impl AsContextMut<Data = T>,
-        f: impl for<'a> Fn(Caller<'a, T>, P) -> Box<dyn Future<Output = R> + Send + 'a> + Send + Sync + 'static,
-    ) -> Self {
-        Func::wrap(store, boxed_into_blocking(f))
-    }
-
-    fn new_suspending_boxed<T: 'static>(
-        store: impl AsContextMut<Data = T>,
-        ty: FuncType,
-        f: impl for<'a> Fn(Caller<'a, T>, &'a [Val], &'a mut [Val]) -> Box<dyn Future<Output = Result<()>> + Send + 'a>
-        + Send
-        + Sync
-        + 'static,
-    ) -> Self {
-        Func::new(store, ty, boxed_into_blocking_untyped(f))
-    }
-
-    fn call_on<'a, S, C>(
-        &self,
-        stack: &'a mut S,
-        store: &'a mut C,
-        params: &'a [Val],
-        results: &'a mut [Val],
-    ) -> Call<'a, S, C::Data, UntypedCall<'a>>
-    where
-        S: Stack + Carries<C::Data>,
-        C: AsStoreMut,
-    {
-        Call::new(stack, store.as_store_mut(), UntypedCall { func: *self, params, results })
-    }
-
-    fn get_async<'a, C: AsContext>(&self, store: &'a C) -> AsyncGetter<'a, C::Data> {
-        AsyncGetter::new(*self, store.as_context())
-    }
-}
+impl FuncExt for Func {}

@@ -1,12 +1,12 @@
 //! Async host functions: which closures can be one, and how wasm calls them.
 
-use crate::{Error, Result};
 use crate::arity::for_each_arity;
 use crate::call::store_id;
 use crate::frame::Frame;
 use crate::limits::Site;
 use crate::out_of_line::OutOfLine;
 use crate::sealed::Extended;
+use crate::{Error, Result};
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::{Pin, pin};
@@ -242,7 +242,9 @@ where
     P: HostParams,
     R: WasmRet,
 {
-    P::one_by_one(move |caller, params| wait_send(store_id(&caller), pin!(OutOfLine::new(Box::into_pin(f(caller, params))))))
+    P::one_by_one(move |caller, params| {
+        wait_send(store_id(&caller), pin!(OutOfLine::new(Box::into_pin(f(caller, params)))))
+    })
 }
 
 /// The synchronous function that wasm calls, of an async host function whose signature is known at run time only.

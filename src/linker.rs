@@ -6,6 +6,7 @@ use crate::host::{
 };
 use crate::sealed::Extended;
 use crate::{AsStoreMut, Carries, Result, Stack};
+use std::borrow::{Borrow, BorrowMut};
 use std::fmt;
 use std::future::Future;
 use wasmtime::{Caller, FuncType, Instance, InstancePre, Linker, Module, StoreContextMut, Val, WasmRet};
@@ -39,7 +40,7 @@ use wasmtime::{Caller, FuncType, Instance, InstancePre, Linker, Module, StoreCon
 /// # Ok(())
 /// # }
 /// ```
-pub trait LinkerExt<T: 'static>: Extended {
+pub trait LinkerExt<T: 'static>: Extended + BorrowMut<Linker<T>> {
     /// Defines an async host function with the signature of a closure, see [`HostFn`].
     ///
     /// # Errors
@@ -51,7 +52,10 @@ pub trait LinkerExt<T: 'static>: Extended {
         module: &str,
         name: &str,
         f: impl HostFn<T, Marker>,
-    ) -> Result<&mut Self>;
+    ) -> Result<&mut Self> {
+        self.borrow_mut().func_wrap(module, name, f.into_blocking())?;
+        Ok(self)
+    }
 
     /// Defines an async host function whose signature is known at run time only.
     ///
@@ -68,7 +72,10 @@ pub trait LinkerExt<T: 'static>: Extended {
         name: &str,
         ty: FuncType,
         f: impl AsyncFn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static,
-    ) -> Result<&mut Self>;
+    ) -> Result<&mut Self> {
+        self.borrow_mut().func_new(module, name, ty, into_blocking_untyped(f))?;
+        Ok(self)
+    }
 
     /// Defines an async host function by a closure that returns a `Send` future, for every stack,
     /// [`SendFiberStack`](crate::SendFiberStack) included; see [`SendHostFn`].
@@ -81,7 +88,10 @@ pub trait LinkerExt<T: 'static>: Extended {
         module: &str,
         name: &str,
         f: impl SendHostFn<T, Marker>,
-    ) -> Result<&mut Self>;
+    ) -> Result<&mut Self> {
+        self.borrow_mut().func_wrap(module, name, f.into_blocking())?;
+        Ok(self)
+    }
 
     /// Defines an async host function by a closure in the shape of wasmtime's own `func_wrap_async`: its future is boxed and
     /// `Send`, may keep the [`Caller`], and works on every stack.
@@ -94,7 +104,10 @@ pub trait LinkerExt<T: 'static>: Extended {
         module: &str,
         name: &str,
         f: impl for<'a> Fn(Caller<'a, T>, P) -> Box<dyn Future<Output = R> + Send + 'a> + Send + Sync + 'static,
-    ) -> Result<&mut Self>;
+    ) -> Result<&mut Self> {
+        self.borrow_mut().func_wrap(module, name, boxed_into_blocking(f))?;
+        Ok(self)
+    }
 
     /// The same with a signature known at run time only, in the shape of wasmtime's own `func_new_async`.
     ///
@@ -114,7 +127,10 @@ pub trait LinkerExt<T: 'static>: Extended {
         + Send
         + Sync
         + 'static,
-    ) -> Result<&mut Self>;
+    ) -> Result<&mut Self> {
+        self.borrow_mut().func_new(module, name, ty, boxed_into_blocking_untyped(f))?;
+        Ok(self)
+    }
 
     /// Instantiates a module on `stack`, running its start function there.
     ///
@@ -133,76 +149,16 @@ pub trait LinkerExt<T: 'static>: Extended {
     ) -> Call<'a, S, T, Instantiate<'a, T>>
     where
         S: Stack + Carries<T>,
-        C: AsStoreMut<Data = T>;
-}
-
-impl<T: 'static> LinkerExt<T> for Linker<T> {
-    fn func_wrap_suspending<Marker>(
-        &mut self,
-        module: &str,
-        name: &str,
-        f: impl HostFn<T, Marker>,
-    ) -> Result<&mut Self> {
-        self.func_wrap(module, name, f.into_blocking())
-    }
-
-    fn func_new_suspending(
-        &mut self,
-        module: &str,
-        name: &str,
-        ty: FuncType,
-        f: impl AsyncFn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static,
-    ) -> Result<&mut Self> {
-        self.func_new(module, name, ty, into_blocking_untyped(f))
-    }
-
-    fn func_wrap_suspending_send<Marker>(
-        &mut self,
-        module: &str,
-        name: &str,
-        f: impl SendHostFn<T, Marker>,
-    ) -> Result<&mut Self> {
-        self.func_wrap(module, name, f.into_blocking())
-    }
-
-    fn func_wrap_suspending_boxed<P: HostParams, R: WasmRet>(
-        &mut self,
-        module: &str,
-        name: &str,
-        f: impl for<'a> Fn(Caller<'a, T>, P) -> Box<dyn Future<Output = R> + Send + 'a> + Send + Sync + 'static,
-    ) -> Result<&mut Self> {
-        self.func_wrap(module, name, boxed_into_blocking(f))
-    }
-
-    fn func_new_suspending_boxed(
-        &mut self,
-        module: &str,
-        name: &str,
-        ty: FuncType,
-        f: impl for<'a> Fn(Caller<'a, T>, &'a [Val], &'a mut [Val]) -> Box<dyn Future<Output = Result<()>> + Send + 'a>
-        + Send
-        + Sync
-        + 'static,
-    ) -> Result<&mut Self> {
-        self.func_new(module, name, ty, boxed_into_blocking_untyped(f))
-    }
-
-    fn instantiate_on<'a, S, C>(
-        &'a self,
-        stack: &'a mut S,
-        store: &'a mut C,
-        module: &'a Module,
-    ) -> Call<'a, S, T, Instantiate<'a, T>>
-    where
-        S: Stack + Carries<T>,
         C: AsStoreMut<Data = T>,
     {
-        Call::new(stack, store.as_store_mut(), Instantiate { linker: self, module })
+        Call::new(stack, store.as_store_mut(), Instantiate { linker: self.borrow(), module })
     }
 }
 
+impl<T: 'static> LinkerExt<T> for Linker<T> {}
+
 /// Instantiation on a stack for [`wasmtime::InstancePre`], whose imports are resolved already.
-pub trait InstancePreExt<T: 'static>: Extended {
+pub trait InstancePreExt<T: 'static>: Extended + Borrow<InstancePre<T>> {
     /// Instantiates the module on `stack`, running its start function there.
     ///
     /// # Errors
@@ -215,18 +171,13 @@ pub trait InstancePreExt<T: 'static>: Extended {
     fn instantiate_on<'a, S, C>(&'a self, stack: &'a mut S, store: &'a mut C) -> Call<'a, S, T, InstantiatePre<'a, T>>
     where
         S: Stack + Carries<T>,
-        C: AsStoreMut<Data = T>;
-}
-
-impl<T: 'static> InstancePreExt<T> for InstancePre<T> {
-    fn instantiate_on<'a, S, C>(&'a self, stack: &'a mut S, store: &'a mut C) -> Call<'a, S, T, InstantiatePre<'a, T>>
-    where
-        S: Stack + Carries<T>,
         C: AsStoreMut<Data = T>,
     {
-        Call::new(stack, store.as_store_mut(), InstantiatePre { instance: self })
+        Call::new(stack, store.as_store_mut(), InstantiatePre { instance: self.borrow() })
     }
 }
+
+impl<T: 'static> InstancePreExt<T> for InstancePre<T> {}
 
 /// The job of [`LinkerExt::instantiate_on`].
 pub struct Instantiate<'a, T: 'static> {
