@@ -150,6 +150,12 @@ impl Frame {
         self.start.set(Some(start));
     }
 
+    /// Whether a call was begun that has not been entered yet.
+    #[cfg(fiber_stack)]
+    pub(crate) fn is_to_start(&self) -> bool {
+        self.start.get().is_some()
+    }
+
     /// Sets what the next stretch of work runs with.
     #[inline]
     pub(crate) fn set_stretch(&self, slot: *mut (), waker: Option<&Waker>) {

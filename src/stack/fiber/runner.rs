@@ -161,8 +161,10 @@ impl Relay for ToCoroutine {
     unsafe fn relay(self) -> Poll<()> {
         // SAFETY: the fiber is one of these parts.
         let parts = unsafe { self.0.as_ref() };
-        // The fiber's own activation, which is the youngest now.
-        parts.frame.limits.set_root(Root::of(ThreadList::of_this_thread()));
+        if parts.frame.is_to_start() {
+            // The fiber's own activation, which is the youngest now.
+            parts.frame.limits.set_root(Root::of(ThreadList::of_this_thread()));
+        }
         // SAFETY: nobody else uses the coroutine while the fiber is being entered.
         unsafe { parts.resume() }
     }
