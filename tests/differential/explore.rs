@@ -4,7 +4,7 @@ mod reduce;
 mod worker;
 
 use crate::cases::random::mix;
-use crate::cases::run::{Bench, Counts, Group};
+use crate::cases::run::{Bench, Counts, Group, StackKind};
 use crate::cases::transcript::quiet_host_panics;
 use reduce::reduce;
 use std::env;
@@ -14,6 +14,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use wasmtime_async::Between;
 use worker::{Verdict, Worker};
 
 /// How a step can end. A full run must have seen each.
@@ -34,6 +35,8 @@ const KINDS: [&str; 15] = [
     "Interrupt",
     "OutOfFuel",
 ];
+/// What can be in the way of a stack that suspends known frames only. The same, where wasmtime's list can be read.
+const REFUSALS: [Between; 4] = [Between::Closure, Between::HostCode, Between::Poll, Between::NestedCall];
 /// How often, at least.
 const EACH: u64 = 21;
 
@@ -114,13 +117,21 @@ fn summary(counts: &Counts, full: bool) -> ExitCode {
         let matching = counts.0.iter().filter_map(|(name, n)| Some(format!("{}={n}", name.strip_prefix(prefix)?)));
         matching.collect::<Vec<_>>().join(" ")
     };
+    let runs = |stack: StackKind| counts.get(&format!("stack/{}", stack.name()));
     println!("of nested calls: {}", list("nested-ended/"));
     println!("after having been suspended: {}", list("suspended-then/"));
     let totals: Vec<_> =
         counts.0.iter().filter(|(name, _)| !name.contains('/')).map(|(name, n)| format!("{name}={n}")).collect();
     println!("{}", totals.join(" "));
-    println!("cases={} steps={} {} mismatches=0", counts.get("cases"), counts.get("steps"), list("ended/"));
-    let rare: Vec<_> = KINDS.iter().filter(|kind| counts.get(&format!("ended/{kind}")) < EACH).collect();
+    println!("refused: {}", list("refused/"));
+    let stacks = StackKind::ALL.iter().map(|stack| format!("{}:{}", stack.name(), runs(*stack)));
+    let stacks = stacks.collect::<Vec<_>>().join(",");
+    let (cases, steps) = (counts.get("cases"), counts.get("steps"));
+    println!("cases={cases} steps={steps} {} stacks={stacks} mismatches=0", list("ended/"));
+    let refusals: &[_] = if runs(StackKind::Send) > 0 { &REFUSALS } else { &[] };
+    let kinds = KINDS.iter().map(|kind| format!("ended/{kind}"));
+    let kinds = kinds.chain(refusals.iter().map(|between| format!("refused/{between:?}")));
+    let rare: Vec<_> = kinds.filter(|kind| counts.get(kind) < EACH).collect();
     if full && !rare.is_empty() {
         println!("fewer than {EACH} ended this way: {rare:?}");
         return ExitCode::FAILURE;

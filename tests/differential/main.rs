@@ -1,8 +1,13 @@
-//! Random guests with random host functions, once through wasmtime's own async and once on each of this crate's stacks,
-//! compiled by Cranelift and interpreted by Pulley, everything interleaved on one thread in a random order. What cannot
+//! Random guests with random host functions, once through wasmtime's own async and once on each kind of this crate's
+//! stacks, compiled by Cranelift and interpreted by Pulley, everything interleaved in a random order. What cannot
 //! be told apart from outside must be the same: results, traps, errors and panics, the calls of host functions with
 //! their arguments, the order in which futures are dropped, how often a call is pending, memories, globals, tables and
 //! fuel.
+//!
+//! Calls on `SendFiberStack`s are polled on another thread each time, all others on one. In half of the cases nothing waits
+//! but async host functions, and every kind of stack must come to the same. In the others, host functions wait in ways that
+//! stacks which suspend known frames only refuse: there, those must come to the same until they first do so, and go on to
+//! the last step.
 //!
 //! A case that fails is made plainer as long as it fails, then printed, with a line that runs it again.
 //!

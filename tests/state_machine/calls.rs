@@ -1,35 +1,106 @@
 //! Calls as values: each owns its stack and its store while it lasts, and gives them back at the end.
 
-use crate::script::{Token, World};
+use crate::script::Token;
+use crate::shared::World;
 use crate::usage::FIBER_SIZE;
 use std::future::{Future, poll_fn};
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll, Waker};
-use wasmtime::{Func, Store, Trap, Val};
-use wasmtime_async::{Carries, FiberStack, FuncExt, Stack};
+use wasmtime::{Func, Trap, Val};
+use wasmtime_async::{Between, Carries, Error, FiberStack, FuncExt, SendFiberStack, Stack, Store};
 #[cfg(feature = "thread-backend")]
 use wasmtime_async::{DEFAULT_STACK_SIZE, ThreadStack};
+
+/// What a call runs on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Fiber,
+    Unchecked,
+    Send,
+    #[cfg(feature = "thread-backend")]
+    Thread,
+}
+
+impl Kind {
+    const ALL: &[Self] = &[
+        Self::Fiber,
+        Self::Unchecked,
+        Self::Send,
+        #[cfg(feature = "thread-backend")]
+        Self::Thread,
+    ];
+
+    /// Those that there are here.
+    pub(crate) fn all() -> &'static [Self] {
+        static ALL: LazyLock<Vec<Kind>> = LazyLock::new(|| {
+            Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Send || sees_activations()).collect()
+        });
+        &ALL
+    }
+
+    pub(crate) fn is_fiber(self) -> bool {
+        matches!(self, Self::Fiber | Self::Unchecked | Self::Send)
+    }
+
+    /// Whether it suspends known frames only.
+    pub(crate) fn refuses(self) -> bool {
+        matches!(self, Self::Fiber | Self::Send)
+    }
+
+    /// Whether its calls stay on one thread.
+    pub(crate) fn stays(self) -> bool {
+        matches!(self, Self::Fiber | Self::Unchecked)
+    }
+}
+
+/// Whether stacks see that a host function has called the guest again. They do not under the address sanitizer, which
+/// moves variables off the stack.
+pub(crate) fn sees_activations() -> bool {
+    static SEES: LazyLock<bool> =
+        LazyLock::new(|| !matches!(SendFiberStack::new(FIBER_SIZE), Err(Error::NoThreadList)));
+    *SEES
+}
 
 /// A stack that no call is on.
 #[derive(Debug)]
 pub(crate) enum Idle {
     Fiber(FiberStack),
+    Unchecked(FiberStack),
+    Send(SendFiberStack),
     #[cfg(feature = "thread-backend")]
     Thread(ThreadStack),
 }
 
 impl Idle {
-    pub(crate) fn fiber() -> Self {
-        Self::Fiber(FiberStack::new(FIBER_SIZE).expect("there is memory"))
+    pub(crate) fn new(kind: Kind) -> Self {
+        match kind {
+            Kind::Fiber => Self::Fiber(FiberStack::new(FIBER_SIZE).expect("there is memory")),
+            Kind::Unchecked => Self::Unchecked(unchecked()),
+            Kind::Send => Self::Send(SendFiberStack::new(FIBER_SIZE).expect("there is memory")),
+            #[cfg(feature = "thread-backend")]
+            Kind::Thread => Self::Thread(ThreadStack::new(DEFAULT_STACK_SIZE).expect("there are threads")),
+        }
     }
 
-    #[cfg(feature = "thread-backend")]
-    pub(crate) fn thread() -> Self {
-        Self::Thread(ThreadStack::new(DEFAULT_STACK_SIZE).expect("there are threads"))
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Fiber(_) => Kind::Fiber,
+            Self::Unchecked(_) => Kind::Unchecked,
+            Self::Send(_) => Kind::Send,
+            #[cfg(feature = "thread-backend")]
+            Self::Thread(_) => Kind::Thread,
+        }
     }
+}
+
+#[expect(unsafe_code, reason = "such stacks are among what is to be tested")]
+fn unchecked() -> FiberStack {
+    // SAFETY: what is suspended here are host functions of this program, which wait outside of all locks and thread-local
+    // variables, and whose values may be dropped in any order or never.
+    unsafe { FiberStack::unchecked(FIBER_SIZE) }.expect("there is memory")
 }
 
 /// How a call ended.
@@ -41,8 +112,23 @@ pub(crate) enum Ending {
     Panicked(Token),
     Dropped,
     Forgotten,
+    /// Something was to wait where the stack does not suspend.
+    Refused(Between),
+    /// The future that was pending was not registered as `Send`.
+    NotSend,
     /// Something that no script asks for.
     Wrong(String),
+}
+
+impl Ending {
+    /// A name for counting.
+    pub(crate) fn name(&self) -> String {
+        let text = format!("{self:?}");
+        match self {
+            Self::Refused(_) => text,
+            _ => text.split('(').next().unwrap_or_default().to_owned(),
+        }
+    }
 }
 
 /// An order to a call, carried out when it is polled next.
@@ -56,9 +142,8 @@ pub(crate) type Done = (Idle, Store<World>, Ending);
 
 /// A call that has not ended.
 pub(crate) enum Running {
-    Fiber(Pin<Box<dyn Future<Output = Done>>>),
-    #[cfg(feature = "thread-backend")]
-    Thread(Pin<Box<dyn Future<Output = Done> + Send>>),
+    Stays(Pin<Box<dyn Future<Output = Done>>>),
+    Moves(Pin<Box<dyn Future<Output = Done> + Send>>),
 }
 
 pub(crate) type Order = Arc<Mutex<Option<Stop>>>;
@@ -66,22 +151,13 @@ pub(crate) type Order = Arc<Mutex<Option<Stop>>>;
 impl Running {
     pub(crate) fn start(stack: Idle, store: Store<World>, run: Func, params: [i32; 2]) -> (Self, Order) {
         let order = Order::default();
+        let to_take = order.clone();
         let running = match stack {
-            Idle::Fiber(stack) => {
-                let order = order.clone();
-                Self::Fiber(Box::pin(async move {
-                    let (stack, store, ending) = call(stack, store, run, params, order).await;
-                    (Idle::Fiber(stack), store, ending)
-                }))
-            }
+            Idle::Fiber(stack) => Self::Stays(Box::pin(call(stack, Idle::Fiber, store, run, params, to_take))),
+            Idle::Unchecked(stack) => Self::Stays(Box::pin(call(stack, Idle::Unchecked, store, run, params, to_take))),
+            Idle::Send(stack) => Self::Moves(Box::pin(call(stack, Idle::Send, store, run, params, to_take))),
             #[cfg(feature = "thread-backend")]
-            Idle::Thread(stack) => {
-                let order = order.clone();
-                Self::Thread(Box::pin(async move {
-                    let (stack, store, ending) = call(stack, store, run, params, order).await;
-                    (Idle::Thread(stack), store, ending)
-                }))
-            }
+            Idle::Thread(stack) => Self::Moves(Box::pin(call(stack, Idle::Thread, store, run, params, to_take))),
         };
         (running, order)
     }
@@ -89,20 +165,20 @@ impl Running {
     pub(crate) fn poll(&mut self, waker: &Waker) -> Poll<Done> {
         let mut cx = Context::from_waker(waker);
         match self {
-            Self::Fiber(future) => future.as_mut().poll(&mut cx),
-            #[cfg(feature = "thread-backend")]
-            Self::Thread(future) => future.as_mut().poll(&mut cx),
+            Self::Stays(future) => future.as_mut().poll(&mut cx),
+            Self::Moves(future) => future.as_mut().poll(&mut cx),
         }
     }
 }
 
 async fn call<S: Stack + Carries<World>>(
     mut stack: S,
+    idle: fn(S) -> Idle,
     mut store: Store<World>,
     run: Func,
     params: [i32; 2],
     order: Order,
-) -> (S, Store<World>, Ending) {
+) -> Done {
     let (params, mut results) = (params.map(Val::I32), [Val::I32(-1)]);
     let ending = {
         let mut call = Some(Box::pin(run.call_on(&mut stack, &mut store, &params, &mut results)));
@@ -136,12 +212,14 @@ async fn call<S: Stack + Carries<World>>(
     };
     let ending = match ending {
         Ok(Ok(())) => Ending::Returned(results[0].unwrap_i32()),
-        Ok(Err(error)) => match (error.downcast_ref(), error.downcast_ref()) {
-            (Some(trap), _) => Ending::Trapped(*trap),
-            (None, Some(token)) => Ending::Failed(*token),
-            (None, None) => Ending::Wrong(format!("{error:?}")),
+        Ok(Err(error)) => match (error.downcast_ref(), error.downcast_ref(), error.downcast_ref()) {
+            (Some(trap), ..) => Ending::Trapped(*trap),
+            (_, Some(token), _) => Ending::Failed(*token),
+            (.., Some(Error::ForeignFrames { between, .. })) => Ending::Refused(*between),
+            (.., Some(Error::NotSend)) => Ending::NotSend,
+            _ => Ending::Wrong(format!("{error:?}")),
         },
         Err(ending) => ending,
     };
-    (stack, store, ending)
+    (idle(stack), store, ending)
 }

@@ -1,71 +1,41 @@
-//! The machine: what there is, what each operation does to it, and what must hold afterwards.
+//! The machine: what each operation does, and what must come of it.
 
-use crate::calls::{Done, Ending, Idle, Order, Running, Stop};
+use crate::calls::{Done, Ending, Idle, Kind, Running, Stop, sees_activations};
 use crate::common::watchdog::watched;
 #[cfg(feature = "thread-backend")]
 use crate::common::watchdog::{threads, wait_until};
+use crate::host::linker;
+use crate::lanes::{Lane, calls_within_reach, is_lane, put_back, take};
+use crate::model::{Call, Progress, check, check_ended, model, note};
 use crate::random::Random;
-use crate::script::{Action, Count, GUEST, Shape, Shared, Step, TRAPS, Token, World, linker};
+use crate::script::{GUEST, Token, new_steps};
+use crate::shared::{Shared, World};
 use crate::usage::fiber_mappings;
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::env;
-use std::future::Future;
+use std::any::Any;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::task::{Poll, Waker};
 use std::thread;
-use wasmtime::{Config, Engine, Func, InstancePre, Module, Store};
+use wasmtime::{Config, Engine, Func, InstancePre, Module};
+use wasmtime_async::Store;
 
 /// Threads on which things happen, one at a time.
 const LANES: usize = 3;
 const OPERATIONS: usize = 120;
 
-/// What is known of a call that has not ended.
-struct Call {
-    shared: Arc<Shared>,
-    run: Func,
-    order: Order,
-    /// On a fiber stack, and its memory is there.
-    memory: bool,
-    fiber: bool,
-    polled: bool,
-    /// The step that it is at.
-    step: usize,
-    progress: Progress,
-    /// Those that it was polled with, the last one last, and how often each must have been woken.
-    wakers: Vec<(Arc<Count>, usize)>,
-}
-
-/// How far a call is in a step.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    NotBegun,
-    /// Suspended, and what it waits for has not happened.
-    Waits,
-    /// Suspended, and nothing is in the way any more.
-    MayGoOn,
-}
-
-/// All there is but the calls themselves.
-#[derive(Default)]
-struct Model {
-    /// Stacks, and whether they have memory.
-    idle: Vec<(Idle, bool)>,
-    stores: Vec<(Store<World>, Func)>,
-    calls: BTreeMap<i32, Call>,
-    next: i32,
-    /// How much is on the stacks of forgotten calls.
-    forgotten: Vec<(Arc<Shared>, usize)>,
-    forgotten_fibers: usize,
-    forgotten_threads: usize,
-    trace: Vec<String>,
-    counts: BTreeMap<String, usize>,
-}
-
-static MODEL: LazyLock<Mutex<Model>> = LazyLock::new(Mutex::default);
+/// How calls can end, the last two where the stacks see activations.
+const ENDINGS: [&str; 10] = [
+    "Returned",
+    "Failed",
+    "Panicked",
+    "Trapped",
+    "Dropped",
+    "Forgotten",
+    "Refused(HostCode)",
+    "Refused(Poll)",
+    "Refused(NestedCall)",
+    "NotSend",
+];
 
 static GUESTS: LazyLock<InstancePre<World>> = LazyLock::new(|| {
     // Memories that are smaller than a stack.
@@ -75,59 +45,6 @@ static GUESTS: LazyLock<InstancePre<World>> = LazyLock::new(|| {
     linker(&engine).and_then(|linker| linker.instantiate_pre(&module)).expect("fits together")
 });
 
-#[cfg(feature = "thread-backend")]
-type ThreadCalls = BTreeMap<i32, Pin<Box<dyn Future<Output = Done> + Send>>>;
-type FiberCalls = BTreeMap<i32, Pin<Box<dyn Future<Output = Done>>>>;
-
-/// The calls of thread stacks, which any thread may poll.
-#[cfg(feature = "thread-backend")]
-static THREAD_CALLS: Mutex<ThreadCalls> = Mutex::new(BTreeMap::new());
-
-thread_local! {
-    /// The calls of fiber stacks that were started on this thread.
-    static FIBER_CALLS: RefCell<FiberCalls> = const { RefCell::new(BTreeMap::new()) };
-    static IS_LANE: Cell<bool> = const { Cell::new(false) };
-}
-
-fn model() -> MutexGuard<'static, Model> {
-    // Nothing is left half done by a check that fails.
-    MODEL.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The calls that can be used from here: those that are on a stack and being polled are in nobody's list.
-fn calls_within_reach() -> Vec<i32> {
-    let calls: Vec<_> = FIBER_CALLS.with_borrow(|calls| calls.keys().copied().collect());
-    #[cfg(feature = "thread-backend")]
-    let calls = calls.into_iter().chain(THREAD_CALLS.lock().expect("not held in a panic").keys().copied()).collect();
-    calls
-}
-
-fn take(call: i32) -> Running {
-    #[cfg(feature = "thread-backend")]
-    if let Some(future) = THREAD_CALLS.lock().expect("not held in a panic").remove(&call) {
-        return Running::Thread(future);
-    }
-    Running::Fiber(FIBER_CALLS.with_borrow_mut(|calls| calls.remove(&call)).expect("is within reach"))
-}
-
-fn put_back(call: i32, running: Running) {
-    match running {
-        Running::Fiber(future) => drop(FIBER_CALLS.with_borrow_mut(|calls| calls.insert(call, future))),
-        #[cfg(feature = "thread-backend")]
-        Running::Thread(future) => drop(THREAD_CALLS.lock().expect("not held in a panic").insert(call, future)),
-    }
-}
-
-fn note(text: String) {
-    if env::var_os("STATE_MACHINE_TRACE").is_some() {
-        eprintln!("{text}");
-    }
-    let name = text.split(' ').next().unwrap_or_default().to_owned();
-    let mut model = model();
-    *model.counts.entry(name).or_default() += 1;
-    model.trace.push(text);
-}
-
 fn new_store() -> (Store<World>, Func) {
     let mut store = Store::new(GUESTS.module().engine(), World::default());
     let instance = GUESTS.instantiate(&mut store).expect("starts nothing");
@@ -136,38 +53,23 @@ fn new_store() -> (Store<World>, Func) {
 }
 
 fn new_stack(random: &mut Random) -> Idle {
-    match random.below(2) {
-        #[cfg(feature = "thread-backend")]
-        1 => Idle::thread(),
-        _ => Idle::fiber(),
-    }
+    Idle::new(Kind::all()[random.below(Kind::all().len())])
 }
 
-fn new_steps(random: &mut Random) -> Vec<Step> {
-    let mut actions: Vec<_> = (0..random.below(6))
-        .map(|_| match random.below(10) {
-            0 => Action::Go,
-            1..6 => Action::Wait,
-            6 => Action::Yield,
-            _ => Action::Inside { decisions: random.next() },
-        })
-        .collect();
-    match random.below(6) {
-        0 => actions.push(Action::Fail),
-        1 => actions.push(Action::Panic),
-        2 | 3 => actions.push(Action::Trap(i32::try_from(random.below(TRAPS.len())).expect("is small"))),
-        _ => {}
-    }
-    let shapes = [Shape::Async, Shape::Blocking, Shape::Nested, Shape::NestedInPoll];
-    actions.into_iter().map(|action| Step { shape: shapes[random.below(shapes.len())], action }).collect()
+/// Whether a call may be polled here. Those on a `SendFiberStack` are each time polled on another thread.
+fn may_poll_here(call: i32) -> bool {
+    let call = &model().calls[&call];
+    call.kind() != Kind::Send || call.polled_on != Some(thread::current().id())
 }
 
 /// Does one operation, on the thread that this runs on.
 fn operate(random: &mut Random) {
+    let operation = random.below(20);
     let within_reach = calls_within_reach();
-    let which = random.below(within_reach.len().max(1));
-    let call = within_reach.get(which).copied();
-    match (random.below(20), call) {
+    let is_poll = (3..12).contains(&operation);
+    let calls: Vec<_> = within_reach.iter().copied().filter(|call| !is_poll || may_poll_here(*call)).collect();
+    let call = calls.get(random.below(calls.len().max(1))).copied();
+    match (operation, call) {
         (0, _) => {
             let stack = new_stack(random);
             note(format!("new-stack {stack:?}"));
@@ -212,21 +114,21 @@ pub(crate) fn perform_inside(decisions: u64) {
 }
 
 fn start(random: &mut Random) {
-    let steps = new_steps(random);
     let idle = {
         let mut model = model();
         let candidates: Vec<_> = (0..model.idle.len())
-            // A fiber's call stays where it is polled, which must be where the machine gets at it.
-            .filter(|which| IS_LANE.get() || !matches!(model.idle[*which].0, Idle::Fiber(_)))
+            // A call that stays where it is polled must be where the machine gets at it.
+            .filter(|which| is_lane() || !model.idle[*which].0.kind().stays())
             .collect();
         let which = random.below(candidates.len().max(1));
         candidates.get(which).map(|which| model.idle.swap_remove(*which))
     };
     let (stack, memory) = match idle {
         Some(stack) => stack,
-        None if IS_LANE.get() => (new_stack(random), true),
+        None if is_lane() => (new_stack(random), true),
         None => return,
     };
+    let steps = new_steps(random, stack.kind());
     let store = {
         let mut model = model();
         let which = random.below(model.stores.len().max(1));
@@ -241,66 +143,13 @@ fn start(random: &mut Random) {
     };
     note(format!("start call {token} on {stack:?}: {steps:?}"));
     let params = [token, i32::try_from(steps.len()).expect("is small")];
-    let shared = Shared::new(token, steps);
+    let shared = Shared::new(token, stack.kind(), steps);
     store.data_mut().0 = Some(shared.clone());
-    let fiber = matches!(stack, Idle::Fiber(_));
     let (running, order) = Running::start(stack, store, run, params);
-    let call = Call {
-        shared,
-        run,
-        order,
-        memory,
-        fiber,
-        polled: false,
-        step: 0,
-        progress: Progress::NotBegun,
-        wakers: Vec::new(),
-    };
+    let call =
+        Call { shared, run, order, memory, polled_on: None, step: 0, progress: Progress::NotBegun, wakers: Vec::new() };
     model().calls.insert(token, call);
     put_back(token, running);
-}
-
-impl Call {
-    /// Goes through the script as a poll does. `None` if the call must be pending.
-    fn advance(&mut self) -> Option<Ending> {
-        let token = Token(self.shared.token());
-        loop {
-            let Some(step) = self.shared.steps().get(self.step) else { return Some(Ending::Returned(token.0 * 3)) };
-            match step.action {
-                Action::Fail => return Some(Ending::Failed(token)),
-                Action::Panic => return Some(Ending::Panicked(token)),
-                Action::Trap(number) => {
-                    return Some(Ending::Trapped(TRAPS[usize::try_from(number).expect("is an index")]));
-                }
-                Action::Wait if self.progress != Progress::MayGoOn => {
-                    self.progress = Progress::Waits;
-                    return None;
-                }
-                Action::Yield if self.progress == Progress::NotBegun => {
-                    // Yielding wakes the task at once.
-                    self.progress = Progress::MayGoOn;
-                    self.wakers.last_mut().expect("is being polled").1 += 1;
-                    return None;
-                }
-                Action::Go | Action::Inside { .. } | Action::Wait | Action::Yield => {
-                    self.step += 1;
-                    self.progress = Progress::NotBegun;
-                }
-            }
-        }
-    }
-
-    /// How many steps it has begun.
-    fn begun(&self, ended: bool) -> usize {
-        let ending = ended && self.step < self.shared.steps().len();
-        self.step + usize::from(self.progress != Progress::NotBegun || ending)
-    }
-
-    fn check_wakers(&self, token: i32) {
-        for (number, (waker, woken)) in self.wakers.iter().enumerate() {
-            assert_eq!(waker.woken(), *woken, "wake-ups of waker {number} of call {token}");
-        }
-    }
 }
 
 fn poll(token: i32, random: &mut Random) {
@@ -312,9 +161,11 @@ fn poll(token: i32, random: &mut Random) {
             call.wakers.push((Arc::default(), 0));
         }
         let waker = call.wakers.last().expect("has just been pushed").0.clone();
-        call.polled = true;
+        let before = call.polled_on.replace(thread::current().id());
         call.memory = true;
         let expected = call.advance();
+        let moved = call.kind() == Kind::Send && before.is_some_and(|before| before != thread::current().id());
+        model.moved += usize::from(moved);
         (waker, expected)
     };
     note(format!("poll call {token}, which must come to {expected:?}"));
@@ -372,34 +223,21 @@ fn abandon(token: i32) {
     check_ended(token, &call, false);
 }
 
-/// What must be true of a call that has ended and was not forgotten.
-fn check_ended(token: i32, call: &Call, by_itself: bool) {
-    assert_eq!(call.shared.guards(), 0, "values left on the stack of call {token}");
-    assert_eq!(call.shared.begun(), call.begun(by_itself), "steps begun by call {token}");
-    call.check_wakers(token);
-    for (number, (waker, _)) in call.wakers.iter().enumerate() {
-        assert_eq!(Arc::strong_count(waker), 1, "clones of waker {number} of call {token}, which has ended");
-    }
-    assert_eq!(call.shared.wrong(), None, "call {token}");
-}
-
 /// Takes back stack and store.
 fn ended(token: i32, running: Running, (stack, mut store, ending): Done, expected: &Ending) {
     drop(running);
     assert_eq!(ending, *expected, "the ending of call {token}");
     let call = model().calls.remove(&token).expect("has not ended");
-    let forgotten = ending == Ending::Forgotten && call.polled;
-    *model().counts.entry(format!("{ending:?}").split('(').next().unwrap_or_default().to_owned()).or_default() += 1;
-    store.data_mut().0 = None;
-    if forgotten {
-        // A store whose call was forgotten is not used again.
-        drop(store);
+    *model().counts.entry(ending.name()).or_default() += 1;
+    if ending == Ending::Forgotten && call.polled_on.is_some() {
+        check_lost(store, &call.shared);
         let mut model = model();
-        *(if call.fiber { &mut model.forgotten_fibers } else { &mut model.forgotten_threads }) += 1;
+        *(if call.kind().is_fiber() { &mut model.forgotten_fibers } else { &mut model.forgotten_threads }) += 1;
         model.forgotten.push((call.shared.clone(), call.shared.guards()));
         model.idle.push((stack, false));
         return;
     }
+    store.data_mut().0 = None;
     let by_itself = !matches!(ending, Ending::Dropped | Ending::Forgotten);
     check_ended(token, &call, by_itself);
     let mut model = model();
@@ -407,64 +245,27 @@ fn ended(token: i32, running: Running, (stack, mut store, ending): Done, expecte
     model.stores.push((store, call.run));
 }
 
-/// What must be true whenever nothing is running.
-fn check() {
-    let model = model();
-    for (shared, guards) in &model.forgotten {
-        assert_eq!(shared.guards(), *guards, "values on the stack of a forgotten call");
-    }
-    for (token, call) in &model.calls {
-        call.check_wakers(*token);
-        assert_eq!(call.shared.wrong(), None, "call {token}");
-    }
-    let idle = model.idle.iter().filter(|(stack, memory)| *memory && matches!(stack, Idle::Fiber(_))).count();
-    let running = model.calls.values().filter(|call| call.fiber && call.memory).count();
-    if let Some(mappings) = fiber_mappings() {
-        assert_eq!(
-            mappings,
-            idle + running + model.forgotten_fibers,
-            "mappings: {idle} idle stacks, {running} calls, {} forgotten",
-            model.forgotten_fibers
-        );
-    }
+/// What must be true of a store whose call was forgotten while it was suspended.
+fn check_lost(mut store: Store<World>, shared: &Arc<Shared>) {
+    let before = (shared.guards(), Arc::strong_count(shared));
+    let panicked = catch_unwind(AssertUnwindSafe(|| store.data_mut().0 = None));
+    assert!(panicked.is_err_and(|payload| is_lost(&*payload)), "a lost store can be used");
+    assert!(format!("{store:?}").contains("lost: true"), "{store:?}");
+    // Runs nothing, and leaves the data.
+    drop(store);
+    assert_eq!((shared.guards(), Arc::strong_count(shared)), before, "a lost store was dropped");
 }
 
-/// Something to be done by a lane, and whether it went well.
-type Errand = Box<dyn FnOnce() + Send>;
-
-struct Lane {
-    errands: Sender<Errand>,
-    results: Receiver<thread::Result<()>>,
-    thread: thread::JoinHandle<()>,
-}
-
-impl Lane {
-    fn start() -> Self {
-        let (errands, inbox) = channel::<Errand>();
-        let (outbox, results) = channel();
-        let thread = thread::spawn(move || {
-            IS_LANE.set(true);
-            for errand in inbox {
-                if outbox.send(catch_unwind(AssertUnwindSafe(errand))).is_err() {
-                    break;
-                }
-            }
-        });
-        Self { errands, results, thread }
-    }
-
-    /// Does something on this lane's thread, and waits for it.
-    fn go(&self, errand: impl FnOnce() + Send + 'static) -> thread::Result<()> {
-        self.errands.send(Box::new(errand)).expect("the lane is there");
-        self.results.recv().expect("the lane is there")
-    }
+/// Whether this is the payload of the panic about a lost store.
+fn is_lost(payload: &(dyn Any + Send)) -> bool {
+    payload.downcast_ref::<&str>().is_some_and(|text| text.starts_with("this store is lost"))
 }
 
 /// Runs so many sequences.
 pub(crate) fn run(seed: u64, sequences: u64) {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        if !info.payload().is::<Token>() {
+        if !info.payload().is::<Token>() && !is_lost(info.payload()) {
             report(info);
         }
     }));
@@ -487,18 +288,18 @@ pub(crate) fn run(seed: u64, sequences: u64) {
         }
     }
     let model = model();
-    for ending in ["Returned", "Failed", "Panicked", "Trapped", "Dropped", "Forgotten"] {
-        // Few sequences may go without.
-        assert!(model.counts.contains_key(ending) || sequences < 100, "no call ended as {ending}: {:?}", model.counts);
+    // Few sequences may go without.
+    if sequences >= 100 {
+        let possible = if sees_activations() { &ENDINGS[..] } else { &ENDINGS[..8] };
+        let missing: Vec<_> = possible.iter().filter(|ending| !model.counts.contains_key(**ending)).collect();
+        assert!(missing.is_empty(), "no call ended as {missing:?}: {:?}", model.counts);
+        assert!(model.moved > 0 || !sees_activations(), "no call was polled on several threads");
     }
     println!(
-        "sequences={sequences} {:?} forgotten_fibers={} forgotten_threads={}",
-        model.counts, model.forgotten_fibers, model.forgotten_threads
+        "sequences={sequences} {:?} moved={} forgotten_fibers={} forgotten_threads={}",
+        model.counts, model.moved, model.forgotten_fibers, model.forgotten_threads
     );
-    for lane in lanes {
-        drop(lane.errands);
-        lane.thread.join().expect("went well");
-    }
+    lanes.into_iter().for_each(Lane::end);
     #[cfg(feature = "thread-backend")]
     {
         wasmtime_async::ThreadStack::end_cached_threads();

@@ -1,8 +1,10 @@
 //! Random sequences of operations on a set of stacks, stores and calls, compared with a simple model after each: calls
 //! are started, polled here and there and from within each other's host functions, dropped, forgotten; idle stacks,
-//! stores and the calls of thread stacks change threads; everything is used again after every ending.
+//! stores and the calls that are `Send` change threads, those on a `SendFiberStack` for each poll; everything is used again
+//! after every ending, but for the store of a call that was forgotten while it was suspended.
 //!
-//! What must hold: a poll brings a call as far as its script says and no further; what lies on a stack is dropped once,
+//! What must hold: a poll brings a call as far as its script says and no further, or to where its stack must not be
+//! suspended; what lies on a stack is dropped once,
 //! in order, and not at all if its call was forgotten; a wake-up reaches the last waker of its call and no other, and no
 //! waker outlives its call; a call sees its own values only; there are as many mappings and threads as there are stacks,
 //! those of forgotten calls included.
@@ -14,11 +16,15 @@
 mod calls;
 #[path = "../common/mod.rs"]
 mod common;
+mod host;
+mod lanes;
 mod machine;
+mod model;
 #[path = "../differential/cases/random.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod random;
 mod script;
+mod shared;
 mod usage;
 
 use common::number;

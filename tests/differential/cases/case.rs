@@ -21,6 +21,9 @@ pub(crate) const MUCH_FUEL: u64 = 2_000_000;
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Case {
+    /// Whether nothing waits but async host functions that the guest of the call itself has called, so that every kind of
+    /// stack can suspend it: there is no other code that waits, and a guest that was called back finds nothing to wait for.
+    pub(crate) known_only: bool,
     /// What each host function does.
     pub(crate) imports: Vec<Import>,
     /// How much fuel each step has.
@@ -49,6 +52,8 @@ pub(crate) enum Shape {
     Untyped,
     /// Synchronous code that waits by suspending its stack.
     Blocking,
+    /// Synchronous code that does not wait itself.
+    Sync,
 }
 
 /// What a host function does before it returns.
@@ -61,7 +66,7 @@ pub(crate) enum Action {
     /// Panics.
     Panic(u32),
     /// Calls an export of the guest.
-    CallBack { export: usize, way: Way, swallow: bool },
+    CallBack { export: usize, swallow: bool },
     /// Calls a guest of another store, which is pending so many times.
     CallElsewhere { pauses: u32 },
     /// Grows the guest's memory by a page.
@@ -85,15 +90,6 @@ pub(crate) enum Wake {
     Later,
     /// The same on another thread.
     Elsewhere,
-}
-
-/// How a host function calls its guest. To wasmtime's own async they are all the same.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Way {
-    /// Awaits a call, on a stack that it offers.
-    Await,
-    /// Uses wasmtime's synchronous function.
-    Sync,
 }
 
 /// A call of the guest by the host.
@@ -121,13 +117,14 @@ impl Case {
     /// Any bytes make a case.
     pub(crate) fn new(bytes: &[u8]) -> Self {
         let mut choices = Choices::new(bytes);
+        let known_only = !choices.one_in(2);
         let lazy = choices.one_in(4);
         let fuel = if choices.one_in(8) { 50 + choices.below(1_000) as u64 } else { 5_000 };
         let deadline_traps = choices.one_in(4);
         let cancel_start = cancel(&mut choices);
-        let steps = (0..choices.within(1..=4)).map(|_| step(&mut choices)).collect();
-        let imports = IMPORTS.iter().map(|_| import(&mut choices, lazy)).collect();
-        Self { imports, fuel, deadline_traps, cancel_start, steps }
+        let steps = (0..choices.within(1..=4)).map(|_| step(&mut choices, known_only)).collect();
+        let imports = IMPORTS.iter().map(|_| import(&mut choices, known_only, lazy)).collect();
+        Self { known_only, imports, fuel, deadline_traps, cancel_start, steps }
     }
 }
 
@@ -135,8 +132,9 @@ fn cancel(choices: &mut Choices<'_>) -> Option<u32> {
     choices.one_in(6).then(|| u32::try_from(choices.below(6)).expect("is small"))
 }
 
-fn import(choices: &mut Choices<'_>, lazy: bool) -> Import {
-    let shape = choices.pick(&[Shape::Typed, Shape::Untyped, Shape::Blocking]);
+fn import(choices: &mut Choices<'_>, known_only: bool, lazy: bool) -> Import {
+    let shapes = [Shape::Typed, Shape::Untyped, Shape::Sync, Shape::Blocking];
+    let shape = choices.pick(if known_only { &shapes[..3] } else { &shapes });
     let calls = choices.within(1..=4);
     let script = (0..calls)
         .map(|_| {
@@ -154,10 +152,7 @@ fn action(choices: &mut Choices<'_>) -> Action {
             let wake = choices.pick(&[Wake::AtOnce, Wake::Later, Wake::Later, Wake::Elsewhere]);
             Action::Pause { times: small(choices, 4), wake }
         }
-        11..18 => {
-            let way = choices.pick(&[Way::Await, Way::Sync]);
-            Action::CallBack { export: choices.below(8), way, swallow: choices.below(2) == 1 }
-        }
+        11..18 => Action::CallBack { export: choices.below(8), swallow: choices.below(2) == 1 },
         18..20 => Action::CallElsewhere { pauses: small(choices, 3) },
         20..22 => Action::GrowMemory,
         22..24 => Action::WriteMemory(choices.0.arbitrary().unwrap_or(0)),
@@ -169,17 +164,21 @@ fn action(choices: &mut Choices<'_>) -> Action {
     }
 }
 
-fn step(choices: &mut Choices<'_>) -> Step {
+fn step(choices: &mut Choices<'_>, known_only: bool) -> Step {
+    let entries = [Entry::Untyped, Entry::Typed, Entry::Closure];
     Step {
         export: choices.below(16),
         arguments: choices.bits(),
-        entry: choices.pick(&[Entry::Untyped, Entry::Typed, Entry::Closure]),
+        entry: choices.pick(if known_only { &entries[..2] } else { &entries }),
         cancel: cancel(choices),
     }
 }
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.known_only {
+            writeln!(f, "only async host functions wait, and none that a guest calls which was called back")?;
+        }
         for (number, (import, signature)) in self.imports.iter().zip(IMPORTS).enumerate() {
             if import.script.iter().any(|call| !call.is_empty()) {
                 writeln!(f, "h{number} {signature}: {:?}, calls in turn: {:?}", import.shape, import.script)?;

@@ -1,13 +1,14 @@
-//! Polls many tasks on one thread in a random order, and sees to it that their wakers were treated well.
+//! Polls many tasks one at a time in a random order, and sees to it that their wakers were treated well.
+//!
+//! Those that stay on their thread are polled on the driver's, the others on another thread each time.
 
 use crate::cases::case::Wake;
+use crate::cases::helpers::{Helpers, Traveller};
 use crate::cases::random::Random;
 use futures::future::LocalBoxFuture;
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -129,7 +130,19 @@ impl Drop for Pause {
 
 /// Whether a poll that is going on came unasked for, without its task having been woken.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct Unasked(Rc<Cell<bool>>);
+pub(crate) struct Unasked(Arc<AtomicBool>);
+
+impl Unasked {
+    fn get(&self) -> bool {
+        // ORDERING: set by the driver, read by tasks in the middle of a poll that the driver waits for.
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, unasked: bool) {
+        // ORDERING: as above.
+        self.0.store(unasked, Ordering::Relaxed);
+    }
+}
 
 /// How a future was left.
 pub(crate) enum Left<T> {
@@ -148,7 +161,7 @@ pub(crate) async fn attempt<F: Future>(unasked: &Unasked, cancel: Option<u32>, f
             match panic::catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))) {
                 Ok(Poll::Ready(output)) => return Poll::Ready(Left::Returned(output)),
                 Err(payload) => return Poll::Ready(Left::Panicked(payload)),
-                Ok(Poll::Pending) if unasked.0.get() => return Poll::Pending,
+                Ok(Poll::Pending) if unasked.get() => return Poll::Pending,
                 Ok(Poll::Pending) => pendings += 1,
             }
         }
@@ -173,25 +186,33 @@ impl std::task::Wake for Flag {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // ORDERING: read by the driver after the thread that wakes has been joined, or on the same thread.
+        // ORDERING: read by the driver on the same thread, or when it knows that the thread that wakes has done so.
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
+/// What is to be driven.
+pub(crate) enum Driven<'a, T> {
+    /// On one thread.
+    Stays(LocalBoxFuture<'a, T>),
+    /// From thread to thread.
+    Moves(Traveller<'a, T>),
+}
+
 struct Task<'a, T> {
-    future: LocalBoxFuture<'a, T>,
+    future: Driven<'a, T>,
     output: Option<T>,
     /// The last is the one whose waker counts.
     flags: Vec<Arc<Flag>>,
 }
 
-impl<T> Task<'_, T> {
+impl<'a, T: Send> Task<'a, T> {
     fn is_woken(&self) -> bool {
         // ORDERING: see `Flag`.
         self.output.is_none() && self.flags.last().is_some_and(|flag| flag.0.load(Ordering::Relaxed))
     }
 
-    fn poll(&mut self, timers: &Timers, random: &mut Random) {
+    fn poll(&mut self, timers: &Timers, helpers: &Helpers<'a, T>, random: &mut Random) {
         timers.lock().turn += 1;
         if self.flags.is_empty() || random.below(4) == 0 {
             self.flags.push(Arc::default());
@@ -200,7 +221,11 @@ impl<T> Task<'_, T> {
         // ORDERING: see `Flag`.
         flag.0.store(false, Ordering::Relaxed);
         let waker = Waker::from(flag.clone());
-        if let Poll::Ready(output) = self.future.as_mut().poll(&mut Context::from_waker(&waker)) {
+        let polled = match &mut self.future {
+            Driven::Stays(future) => future.as_mut().poll(&mut Context::from_waker(&waker)),
+            Driven::Moves(traveller) => helpers.poll(traveller, waker),
+        };
+        if let Poll::Ready(output) = polled {
             self.output = Some(output);
         }
     }
@@ -211,37 +236,15 @@ impl<T> Task<'_, T> {
 /// # Errors
 ///
 /// What was wrong with wakers: a task that nothing would ever wake, a waker that is still held at the end.
-pub(crate) fn drive<'a, T>(
-    futures: impl IntoIterator<Item = LocalBoxFuture<'a, T>>,
+pub(crate) fn drive<'a, T: Send + 'a>(
+    futures: impl IntoIterator<Item = Driven<'a, T>>,
     timers: &Timers,
     unasked: &Unasked,
     random: &mut Random,
 ) -> Result<Vec<T>, String> {
     let mut tasks: Vec<_> =
         futures.into_iter().map(|future| Task { future, output: None, flags: Vec::new() }).collect();
-    let mut unstarted: Vec<_> = (0..tasks.len()).collect();
-    loop {
-        let woken: Vec<_> = (0..tasks.len()).filter(|task| tasks[*task].is_woken()).collect();
-        let waiting = !timers.is_empty();
-        if !unstarted.is_empty() && random.below(4) == 0 || woken.is_empty() && !waiting {
-            if unstarted.is_empty() {
-                break;
-            }
-            let task = unstarted.swap_remove(random.below(unstarted.len()));
-            tasks[task].poll(timers, random);
-        } else if waiting && (woken.is_empty() || random.below(3) == 0) {
-            timers.fire(random);
-        } else {
-            let task = woken[random.below(woken.len())];
-            tasks[task].poll(timers, random);
-        }
-        let any = random.below(tasks.len());
-        if random.below(16) == 0 && tasks[any].output.is_none() && !tasks[any].is_woken() && !unstarted.contains(&any) {
-            unasked.0.set(true);
-            tasks[any].poll(timers, random);
-            unasked.0.set(false);
-        }
-    }
+    thread::scope(|scope| poll_all(&mut tasks, &Helpers::start(scope), timers, unasked, random));
     if let Some(stuck) = tasks.iter().position(|task| task.output.is_none()) {
         return Err(format!("task {stuck} was never woken"));
     }
@@ -254,4 +257,37 @@ pub(crate) fn drive<'a, T>(
         outputs.extend(output);
     }
     Ok(outputs)
+}
+
+/// Polls all tasks until nothing wakes any.
+fn poll_all<'a, T: Send>(
+    tasks: &mut [Task<'a, T>],
+    helpers: &Helpers<'a, T>,
+    timers: &Timers,
+    unasked: &Unasked,
+    random: &mut Random,
+) {
+    let mut unstarted: Vec<_> = (0..tasks.len()).collect();
+    loop {
+        let woken: Vec<_> = (0..tasks.len()).filter(|task| tasks[*task].is_woken()).collect();
+        let waiting = !timers.is_empty();
+        if !unstarted.is_empty() && random.below(4) == 0 || woken.is_empty() && !waiting {
+            if unstarted.is_empty() {
+                break;
+            }
+            let task = unstarted.swap_remove(random.below(unstarted.len()));
+            tasks[task].poll(timers, helpers, random);
+        } else if waiting && (woken.is_empty() || random.below(3) == 0) {
+            timers.fire(random);
+        } else {
+            let task = woken[random.below(woken.len())];
+            tasks[task].poll(timers, helpers, random);
+        }
+        let any = random.below(tasks.len());
+        if random.below(16) == 0 && tasks[any].output.is_none() && !tasks[any].is_woken() && !unstarted.contains(&any) {
+            unasked.set(true);
+            tasks[any].poll(timers, helpers, random);
+            unasked.set(false);
+        }
+    }
 }

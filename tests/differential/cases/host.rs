@@ -1,16 +1,14 @@
 //! The host functions of a case: they do what its script says, the same way in every mode.
 
-use crate::cases::case::{Action, Case, IMPORTS, MUCH_FUEL, Shape, Wake, Way};
-use crate::cases::driver::{Pause, Timers};
+use crate::cases::case::{Action, Case, MUCH_FUEL, Shape};
+use crate::cases::driver::Pause;
 use crate::cases::mode::Mode;
 use crate::cases::random::mix;
 use crate::cases::transcript::{Ending, Event, HostError, HostPanic, Log, Value};
+use crate::cases::world::{FAR, World};
 use std::panic;
 use std::sync::Arc;
-use wasmtime::{
-    AsContextMut, Caller, ExternRef, Func, FuncType, Linker, Module, Result, StoreLimits, StoreLimitsBuilder, Trap,
-    Val, ValType,
-};
+use wasmtime::{AsContextMut, Caller, ExternRef, Func, FuncType, Linker, Result, Trap, Val, ValType};
 use wasmtime_async::suspend_until;
 
 /// How deep host functions may call back into the guest.
@@ -18,48 +16,6 @@ const MAX_DEPTH: usize = 3;
 
 /// What an endless recursion costs the step, so that there are few of them: each runs for longer than all the rest.
 const COST_OF_OVERFLOW: u64 = 1_000;
-
-/// The data of a store. `S` is what calls run on.
-pub(crate) struct World<S> {
-    pub(crate) case: Arc<Case>,
-    pub(crate) log: Log,
-    pub(crate) timers: Timers,
-    pub(crate) limits: StoreLimits,
-    /// The guest's functions, once it is instantiated.
-    pub(crate) exports: Vec<Func>,
-    /// A stack for calls by host functions.
-    pub(crate) spare: Option<S>,
-    /// The guest of another store.
-    pub(crate) elsewhere: Module,
-    /// How often each host function was called.
-    calls: [usize; IMPORTS.len()],
-    depth: usize,
-    /// The most that the step's fuel can be when no endless recursion is going on.
-    budget: u64,
-}
-
-impl<S> World<S> {
-    pub(crate) fn new(case: &Arc<Case>, timers: &Timers, elsewhere: &Module) -> Self {
-        Self {
-            case: Arc::clone(case),
-            log: Log::default(),
-            timers: timers.clone(),
-            limits: StoreLimitsBuilder::new().memory_size(1 << 20).table_elements(1000).build(),
-            exports: Vec::new(),
-            spare: None,
-            elsewhere: elsewhere.clone(),
-            calls: [0; IMPORTS.len()],
-            depth: 0,
-            budget: 0,
-        }
-    }
-
-    /// Before each step: a call that was dropped or panicked has not counted down.
-    pub(crate) fn begin_step(&mut self) {
-        self.depth = 0;
-        self.budget = self.case.fuel;
-    }
-}
 
 /// Notes that a host function ended before its time, unless told otherwise.
 struct Unfinished {
@@ -132,7 +88,10 @@ impl Run {
                     let _ = memory.write(&mut *caller, address.into(), &self.number.to_le_bytes());
                 }
             }
-            Action::ReachDeadline => caller.as_context_mut().set_epoch_deadline(0),
+            Action::ReachDeadline if caller.data().may_reach_deadline() => {
+                caller.as_context_mut().set_epoch_deadline(0);
+            }
+            Action::ReachDeadline => {}
             Action::BurnFuel(left) => {
                 let left = left.min(caller.get_fuel()?);
                 caller.set_fuel(left)?;
@@ -141,6 +100,12 @@ impl Run {
             Action::Pause { .. } | Action::CallBack { .. } | Action::CallElsewhere { .. } => unreachable!("waits"),
         }
         Ok(())
+    }
+
+    /// How often something is pending that was to be so many times.
+    fn rounds<S>(&self, caller: &Caller<'_, World<S>>, times: u32) -> u32 {
+        let waits = !matches!(self.case.imports[self.import].shape, Shape::Sync);
+        if waits && caller.data().may_wait() { times } else { 0 }
     }
 
     /// A function of the guest, with arguments and room for results.
@@ -160,6 +125,9 @@ impl Run {
             return None;
         }
         world.depth += 1;
+        if !world.may_reach_deadline() {
+            caller.as_context_mut().set_epoch_deadline(FAR);
+        }
         let (arguments, results) = values(&mut *caller, func, self.number);
         Some((func, arguments, results))
     }
@@ -252,15 +220,16 @@ pub(crate) async fn host_call<M: Mode>(
     for action in run.actions() {
         match action {
             Action::Pause { times, wake } => {
-                Pause::new(times, wake, &caller.data().timers).await;
+                Pause::new(run.rounds(caller, times), wake, &caller.data().timers).await;
                 run.unfinished.log.add(Event::Resumed { import });
             }
-            Action::CallBack { export, way, .. } => {
+            Action::CallBack { export, .. } => {
                 let Some((func, arguments, mut outcome)) = run.call_back(caller, export, params) else { continue };
-                let result = M::call_back(caller, func, &arguments, &mut outcome, way).await;
+                let result = M::call_back(caller, func, &arguments, &mut outcome).await;
                 run.called_back(caller, action, result, &outcome)?;
             }
             Action::CallElsewhere { pauses } => {
+                let pauses = run.rounds(caller, pauses);
                 let result = M::call_elsewhere(caller, pauses).await;
                 run.unfinished.log.add(Event::CalledElsewhere { result });
             }
@@ -270,7 +239,7 @@ pub(crate) async fn host_call<M: Mode>(
     run.end(caller, params, results)
 }
 
-/// The same as synchronous code that waits by suspending its stack.
+/// The same as synchronous code, which waits by suspending its stack.
 pub(crate) fn host_call_blocking<M: Mode>(
     caller: &mut Caller<'_, World<M::Stack>>,
     import: usize,
@@ -281,20 +250,17 @@ pub(crate) fn host_call_blocking<M: Mode>(
     for action in run.actions() {
         match action {
             Action::Pause { times, wake } => {
-                let pause = Pause::new(times, wake, &caller.data().timers);
+                let pause = Pause::new(run.rounds(caller, times), wake, &caller.data().timers);
                 suspend_until(pause)?;
                 run.unfinished.log.add(Event::Resumed { import });
             }
-            Action::CallBack { export, way, .. } => {
+            Action::CallBack { export, .. } => {
                 let Some((func, arguments, mut outcome)) = run.call_back(caller, export, params) else { continue };
-                let result = match way {
-                    Way::Await => suspend_until(M::call_back(caller, func, &arguments, &mut outcome, way))
-                        .unwrap_or_else(|e| Err(e.into())),
-                    Way::Sync => func.call(&mut *caller, &arguments, &mut outcome),
-                };
+                let result = func.call(&mut *caller, &arguments, &mut outcome);
                 run.called_back(caller, action, result, &outcome)?;
             }
             Action::CallElsewhere { pauses } => {
+                let pauses = run.rounds(caller, pauses);
                 let result = suspend_until(M::call_elsewhere(caller, pauses))?;
                 run.unfinished.log.add(Event::CalledElsewhere { result });
             }
@@ -313,7 +279,7 @@ pub(crate) fn linker<M: Mode>(engine: &wasmtime::Engine, case: &Case) -> Result<
         match import.shape {
             Shape::Typed => M::define_typed(&mut linker, number)?,
             Shape::Untyped => M::define_untyped(&mut linker, number, ty)?,
-            Shape::Blocking => M::define_blocking(&mut linker, number, ty)?,
+            Shape::Blocking | Shape::Sync => M::define_blocking(&mut linker, number, ty)?,
         }
     }
     linker.func_wrap("host", "refuel", |mut caller: Caller<'_, World<M::Stack>>| {
@@ -336,17 +302,4 @@ fn signature(import: usize) -> (Vec<ValType>, Vec<ValType>) {
         6 => (vec![funcref], vec![ValType::I32]),
         _ => (vec![], vec![ValType::I64]),
     }
-}
-
-/// The guest of another store: waits twice for its host, and traps if it is given 2.
-pub(crate) const ELSEWHERE: &str = r#"(module
-  (import "host" "wait" (func $wait (param i32) (result i32)))
-  (func (export "run") (param i32) (result i32)
-    (if (i32.eq (local.get 0) (i32.const 2)) (then (drop (call $wait (i32.const 1))) (unreachable)))
-    (i32.add (call $wait (local.get 0)) (call $wait (local.get 0)))))"#;
-
-/// The host function of that guest.
-pub(crate) async fn wait(timers: &Timers, rounds: i32) -> i32 {
-    Pause::new(rounds.cast_unsigned(), Wake::Later, timers).await;
-    rounds + 10
 }

@@ -1,21 +1,17 @@
-//! The ways to run a case: by wasmtime's own async, and on each of this crate's stacks.
+//! The ways to run a case, and the one that all others are compared with: wasmtime's own async.
 
-use crate::cases::case::{Entry, Way};
+use crate::cases::case::Entry;
 use crate::cases::driver::Timers;
-use crate::cases::host::{World, host_call, host_call_blocking, wait};
-use std::marker::PhantomData;
-use wasmtime::{
-    Caller, ExternRef, Func, FuncType, Instance, Linker, Module, Result, Rooted, Store, StoreContextMut, Val,
-};
-use wasmtime_async::{Carries, FuncExt, InstancePreExt, LinkerExt, Stack, StoreExt};
-
-/// One epoch is as long as the whole run.
-const FAR: u64 = 1 << 40;
+use crate::cases::elsewhere::{other_store, wait};
+use crate::cases::host::host_call;
+use crate::cases::world::{FAR, World};
+use wasmtime::{AsContextMut, Caller, ExternRef, Func, FuncType, Instance, Linker, Module, Result, Rooted, Store, Val};
 
 /// How calls are made and host functions defined.
 pub(crate) trait Mode: Sized + 'static {
     /// What a call runs on.
     type Stack: Send + 'static;
+    type Store: AsContextMut<Data = World<Self::Stack>> + From<Store<World<Self::Stack>>>;
 
     fn stack() -> Self::Stack;
 
@@ -23,11 +19,11 @@ pub(crate) trait Mode: Sized + 'static {
     fn define_untyped(linker: &mut Linker<World<Self::Stack>>, import: usize, ty: FuncType) -> Result<()>;
     fn define_blocking(linker: &mut Linker<World<Self::Stack>>, import: usize, ty: FuncType) -> Result<()>;
 
-    fn yield_at_deadline(store: &mut Store<World<Self::Stack>>);
+    fn yield_at_deadline(store: &mut Self::Store);
 
     async fn instantiate(
         stack: &mut Self::Stack,
-        store: &mut Store<World<Self::Stack>>,
+        store: &mut Self::Store,
         linker: &Linker<World<Self::Stack>>,
         module: &Module,
         entry: Entry,
@@ -35,7 +31,7 @@ pub(crate) trait Mode: Sized + 'static {
 
     async fn call(
         stack: &mut Self::Stack,
-        store: &mut Store<World<Self::Stack>>,
+        store: &mut Self::Store,
         func: Func,
         params: &[Val],
         results: &mut [Val],
@@ -48,17 +44,16 @@ pub(crate) trait Mode: Sized + 'static {
         func: Func,
         params: &[Val],
         results: &mut [Val],
-        way: Way,
     ) -> Result<()>;
 
     /// Calls the guest of another store. `None` if it traps.
     async fn call_elsewhere(caller: &mut Caller<'_, World<Self::Stack>>, pauses: u32) -> Option<i32>;
 }
 
-type ExternArg = Option<Rooted<ExternRef>>;
+pub(crate) type ExternArg = Option<Rooted<ExternRef>>;
 
 /// Rust values from what an untyped host function has left.
-trait Results {
+pub(crate) trait Results {
     fn room() -> Vec<Val>;
     fn take(room: &[Val]) -> Self;
 }
@@ -86,7 +81,7 @@ results! {
     ExternArg: [Val::null_extern_ref()], |[Val::ExternRef(a)]| *a;
 }
 
-async fn typed_host_call<M: Mode, R: Results>(
+pub(crate) async fn typed_host_call<M: Mode, R: Results>(
     mut caller: Caller<'_, World<M::Stack>>,
     import: usize,
     params: &[Val],
@@ -111,6 +106,8 @@ macro_rules! define_typed {
         }
     };
 }
+
+pub(crate) use define_typed;
 
 /// Calls a function by its Rust types, if its signature is among these.
 macro_rules! call_typed {
@@ -140,6 +137,8 @@ macro_rules! call_typed {
     };
 }
 
+pub(crate) use call_typed;
+
 /// wasmtime's own async, which all else is compared with.
 pub(crate) enum Native {}
 
@@ -155,6 +154,7 @@ macro_rules! define_native {
 
 impl Mode for Native {
     type Stack = ();
+    type Store = Store<World<()>>;
 
     fn stack() {}
 
@@ -209,7 +209,6 @@ impl Mode for Native {
         func: Func,
         params: &[Val],
         results: &mut [Val],
-        _: Way,
     ) -> Result<()> {
         func.call_async(caller, params, results).await
     }
@@ -226,136 +225,5 @@ impl Mode for Native {
         let instance = linker.instantiate_async(&mut store, elsewhere).await.expect("starts nothing");
         let run = instance.get_typed_func::<i32, i32>(&mut store, "run").expect("is exported");
         run.call_async(&mut store, pauses.cast_signed()).await.ok()
-    }
-}
-
-fn other_store(module: &Module, timers: &Timers) -> Store<Timers> {
-    let mut store = Store::new(module.engine(), timers.clone());
-    store.set_fuel(1_000).expect("fuel is on");
-    store.set_epoch_deadline(FAR);
-    store
-}
-
-/// A closure that can be named, so that code which is generic over stacks can say that they carry it.
-type Closure<'a, S> = Box<dyn FnOnce(StoreContextMut<'_, World<S>>) -> Result<()> + Send + 'a>;
-
-/// This crate, on stacks of type `S`.
-pub(crate) struct Ours<S>(PhantomData<S>);
-
-macro_rules! define_ours {
-    ($mode:ty, $linker:expr, $import:literal, ($($arg:ident: $ty:ty),*) -> $result:ty) => {
-        $linker.func_wrap_suspending(
-            "host",
-            concat!("h", $import),
-            async |caller: Caller<'_, World<S>>, $($arg: $ty),*| -> Result<$result> {
-                typed_host_call::<$mode, $result>(caller, $import, &[$($arg.into()),*]).await
-            },
-        )
-    };
-}
-
-impl<S> Mode for Ours<S>
-where
-    S: Stack + Send + Carries<World<S>> + Carries<Timers> + 'static,
-    // What is passed to `Stack::run` below, and its result.
-    S: for<'a> Carries<Closure<'a, S>> + Carries<()>,
-{
-    type Stack = S;
-
-    fn stack() -> S {
-        S::new(wasmtime_async::DEFAULT_STACK_SIZE).expect("there is memory for a stack")
-    }
-
-    fn define_typed(linker: &mut Linker<World<S>>, import: usize) -> Result<()> {
-        define_typed!(define_ours, Self, linker, import)?;
-        Ok(())
-    }
-
-    fn define_untyped(linker: &mut Linker<World<S>>, import: usize, ty: FuncType) -> Result<()> {
-        let body = async move |mut caller: Caller<'_, World<S>>, params: &[Val], results: &mut [Val]| {
-            host_call::<Self>(&mut caller, import, params, results).await
-        };
-        linker.func_new_suspending("host", &format!("h{import}"), ty, body)?;
-        Ok(())
-    }
-
-    fn define_blocking(linker: &mut Linker<World<S>>, import: usize, ty: FuncType) -> Result<()> {
-        linker.func_new("host", &format!("h{import}"), ty, move |mut caller, params, results| {
-            host_call_blocking::<Self>(&mut caller, import, params, results)
-        })?;
-        Ok(())
-    }
-
-    fn yield_at_deadline(store: &mut Store<World<S>>) {
-        store.epoch_deadline_suspend_and_update(FAR);
-    }
-
-    async fn instantiate(
-        stack: &mut S,
-        store: &mut Store<World<S>>,
-        linker: &Linker<World<S>>,
-        module: &Module,
-        entry: Entry,
-    ) -> Result<Instance> {
-        match entry {
-            Entry::Typed => linker.instantiate_pre(module)?.instantiate_on(stack, store).await,
-            Entry::Untyped | Entry::Closure => linker.instantiate_on(stack, store, module).await,
-        }
-    }
-
-    async fn call(
-        stack: &mut S,
-        store: &mut Store<World<S>>,
-        func: Func,
-        params: &[Val],
-        results: &mut [Val],
-        entry: Entry,
-    ) -> Result<()> {
-        match entry {
-            Entry::Typed => call_typed!(func.get_async(&*store), (), params, results,
-                |func, args| func.call(stack, store, args).await,
-                else func.call_on(stack, store, params, results).await),
-            Entry::Untyped => func.call_on(stack, store, params, results).await,
-            Entry::Closure => {
-                let closure: Closure<'_, S> = Box::new(|store| func.call(store, params, results));
-                stack.run(store, closure).await
-            }
-        }
-    }
-
-    async fn call_back(
-        caller: &mut Caller<'_, World<S>>,
-        func: Func,
-        params: &[Val],
-        results: &mut [Val],
-        way: Way,
-    ) -> Result<()> {
-        match way {
-            Way::Sync => func.call(caller, params, results),
-            Way::Await => {
-                let mut stack = caller.data_mut().spare.take().unwrap_or_else(Self::stack);
-                let result = func.call_on(&mut stack, caller, params, results).await;
-                caller.data_mut().spare = Some(stack);
-                result
-            }
-        }
-    }
-
-    async fn call_elsewhere(caller: &mut Caller<'_, World<S>>, pauses: u32) -> Option<i32> {
-        let mut stack = caller.data_mut().spare.take().unwrap_or_else(Self::stack);
-        let World { timers, elsewhere, .. } = caller.data();
-        let mut store = other_store(elsewhere, timers);
-        let mut linker = Linker::<Timers>::new(store.engine());
-        linker
-            .func_wrap_suspending("host", "wait", async |caller: Caller<'_, Timers>, times: i32| {
-                wait(caller.data(), times).await
-            })
-            .expect("the name is free");
-        let instance = linker.instantiate_on(&mut stack, &mut store, elsewhere).await.ok()?;
-        let run = instance.get_func(&mut store, "run").expect("is exported");
-        let run = run.get_async(&store).get1::<i32, i32>().expect("has this type");
-        let result = run.call(&mut stack, &mut store, (pauses.cast_signed(),)).await.ok();
-        caller.data_mut().spare = Some(stack);
-        result
     }
 }

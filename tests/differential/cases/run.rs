@@ -1,29 +1,66 @@
-//! Runs a group of cases, each in every mode and on every engine, all of them interleaved on one thread, and compares.
+//! Runs a group of cases, each in every mode and on every engine, all of them interleaved, and compares.
 
 use crate::cases::case::Case;
-use crate::cases::driver::{Left, Timers, Unasked, attempt, drive};
+use crate::cases::compare::{compare, count};
+use crate::cases::driver::{Driven, Left, Timers, Unasked, attempt, drive};
+use crate::cases::elsewhere::ELSEWHERE;
 use crate::cases::guest::Guest;
-use crate::cases::host::{ELSEWHERE, World, linker, values};
-use crate::cases::mode::{Mode, Native, Ours};
-use crate::cases::random::Random;
-use crate::cases::transcript::{Ending, Event, Record, State, Value, frames};
-use futures::FutureExt;
-use futures::future::LocalBoxFuture;
-use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
-use std::sync::Arc;
-use wasmtime::{Config, Engine, Error, Instance, Module, RegallocAlgorithm, RootScope, Store, Trap, Val};
-use wasmtime_async::FiberStack;
+use crate::cases::helpers::Traveller;
+use crate::cases::host::{linker, values};
+use crate::cases::mode::{Mode, Native};
 #[cfg(feature = "thread-backend")]
-use wasmtime_async::ThreadStack;
+use crate::cases::ours::Thread;
+use crate::cases::ours::{Fiber, Ours, SendFiber, Unchecked};
+use crate::cases::random::Random;
+use crate::cases::transcript::{Ending, Record, State, Value, frames};
+use crate::cases::world::{FAR, World};
+use futures::FutureExt;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use wasmtime::{AsContextMut, Config, Engine, Error, Instance, Module, RegallocAlgorithm, RootScope, Store, Val};
+use wasmtime_async::{DEFAULT_STACK_SIZE, SendFiberStack, Stack};
 
-/// The modes, the one to compare with first.
-const MODES: &[&str] = &[
-    "wasmtime's own async",
-    "FiberStack",
+/// What cases run on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StackKind {
+    Fiber,
+    Unchecked,
+    Send,
     #[cfg(feature = "thread-backend")]
-    "ThreadStack",
-];
+    Thread,
+}
+
+impl StackKind {
+    pub(crate) const ALL: &[Self] = &[
+        Self::Fiber,
+        Self::Unchecked,
+        Self::Send,
+        #[cfg(feature = "thread-backend")]
+        Self::Thread,
+    ];
+
+    /// What it is counted as.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Fiber => "fiber",
+            Self::Unchecked => "unchecked",
+            Self::Send => "send",
+            #[cfg(feature = "thread-backend")]
+            Self::Thread => "thread",
+        }
+    }
+
+    /// Whether it suspends known frames only.
+    fn refuses(self) -> bool {
+        matches!(self, Self::Fiber | Self::Send)
+    }
+
+    /// Whether there are such stacks on this system.
+    fn is_there(self) -> bool {
+        self != Self::Send || SendFiberStack::new(DEFAULT_STACK_SIZE).is_ok()
+    }
+}
 
 /// Cases that run together, and in what order.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -74,6 +111,7 @@ struct Target {
 /// What runs groups.
 pub(crate) struct Bench {
     targets: Vec<Target>,
+    stacks: Vec<StackKind>,
 }
 
 /// What was seen, by name.
@@ -109,7 +147,8 @@ impl Bench {
             let elsewhere = Module::new(&engine, ELSEWHERE).expect("is a module");
             Target { name, engine, elsewhere }
         };
-        Self { targets: vec![target("Cranelift", false), target("Pulley", true)] }
+        let stacks = StackKind::ALL.iter().copied().filter(|stack| stack.is_there());
+        Self { targets: vec![target("Cranelift", false), target("Pulley", true)], stacks: stacks.collect() }
     }
 
     /// Runs a group.
@@ -135,24 +174,25 @@ impl Bench {
             for (which, target) in self.targets.iter().enumerate() {
                 let module = &modules[number % guests.len() * self.targets.len() + which];
                 let task = Task { case, target, module, timers: &timers, unasked: &unasked };
-                tasks.push(task.run::<Native>());
-                tasks.push(task.run::<Ours<FiberStack>>());
-                #[cfg(feature = "thread-backend")]
-                tasks.push(task.run::<Ours<ThreadStack>>());
+                tasks.push(Driven::Stays(task.steps::<Native>().boxed_local()));
+                tasks.extend(self.stacks.iter().map(|stack| task.on(*stack)));
             }
         }
         let transcripts = drive(tasks, &timers, &unasked, &mut Random(group.order))?;
         let mut transcripts = transcripts.into_iter();
-        for number in 0..cases.len() {
+        for (number, case) in cases.iter().enumerate() {
             counts.add("cases", 1);
+            counts.add("known-only-cases", case.known_only.into());
             let guest = &guests[number % guests.len()];
             for target in &self.targets {
                 let native = transcripts.next().expect("one for each task");
                 count(&native, counts);
-                for mode in &MODES[1..] {
-                    let ours = transcripts.next().expect("one for each task");
-                    compare(guest, &native, &ours, counts)
-                        .map_err(|text| format!("case {number} on {}, {mode}: {text}", target.name))?;
+                for stack in &self.stacks {
+                    let (ours, name) = (transcripts.next().expect("one for each task"), stack.name());
+                    let may_refuse = stack.refuses() && !case.known_only;
+                    compare(guest, &native, &ours, may_refuse, counts)
+                        .map_err(|text| format!("case {number} on {}, stack {name}: {text}", target.name))?;
+                    counts.add(&format!("stack/{name}"), 1);
                 }
             }
         }
@@ -170,8 +210,14 @@ struct Task<'a> {
 }
 
 impl<'a> Task<'a> {
-    fn run<M: Mode>(self) -> LocalBoxFuture<'a, Vec<Record>> {
-        self.steps::<M>().boxed_local()
+    fn on(self, stack: StackKind) -> Driven<'a, Vec<Record>> {
+        match stack {
+            StackKind::Fiber => Driven::Stays(self.steps::<Ours<Fiber>>().boxed_local()),
+            StackKind::Unchecked => Driven::Stays(self.steps::<Ours<Unchecked>>().boxed_local()),
+            StackKind::Send => Driven::Moves(Traveller::new(self.steps::<Ours<SendFiber>>().boxed())),
+            #[cfg(feature = "thread-backend")]
+            StackKind::Thread => Driven::Stays(self.steps::<Ours<Thread>>().boxed_local()),
+        }
     }
 
     async fn steps<M: Mode>(self) -> Vec<Record> {
@@ -179,6 +225,7 @@ impl<'a> Task<'a> {
         let linker = linker::<M>(&target.engine, case).expect("the names are free");
         let mut store = Store::new(&target.engine, World::new(case, timers, &target.elsewhere));
         store.limiter(|world| &mut world.limits);
+        let mut store = M::Store::from(store);
         if !case.deadline_traps {
             M::yield_at_deadline(&mut store);
         }
@@ -196,7 +243,7 @@ impl<'a> Task<'a> {
         if funcs.is_empty() {
             return records;
         }
-        store.data_mut().exports.clone_from(&funcs);
+        store.as_context_mut().data_mut().exports.clone_from(&funcs);
 
         for step in &case.steps {
             begin(&mut store, case);
@@ -211,10 +258,11 @@ impl<'a> Task<'a> {
     }
 }
 
-fn begin<S: 'static>(store: &mut Store<World<S>>, case: &Case) {
+fn begin<S: 'static>(store: &mut impl AsContextMut<Data = World<S>>, case: &Case) {
+    let mut store = store.as_context_mut();
     store.data_mut().begin_step();
     store.set_fuel(case.fuel).expect("fuel is on");
-    store.set_epoch_deadline(1 << 40);
+    store.set_epoch_deadline(FAR);
 }
 
 /// How a step ended, whatever it returns.
@@ -236,7 +284,7 @@ impl End {
 }
 
 fn record<S: 'static>(
-    store: &mut Store<World<S>>,
+    store: &mut impl AsContextMut<Data = World<S>>,
     instance: Option<Instance>,
     end: End,
     results: &[Val],
@@ -254,87 +302,4 @@ fn record<S: 'static>(
     let context = wasmtime::AsContext::as_context(&store);
     let fuel = context.get_fuel().expect("fuel is on");
     Record { ending, frames, pendings, events: context.data().log.take(), state, fuel }
-}
-
-fn called_back(record: &Record) -> bool {
-    record.events.iter().any(|event| matches!(event, Event::CalledBack { .. }))
-}
-
-fn overflowed(record: &Record) -> bool {
-    const OVERFLOW: Ending = Ending::Trapped(Trap::StackOverflow);
-    record.ending == OVERFLOW
-        || record.events.iter().any(|event| matches!(event, Event::CalledBack { ending: OVERFLOW, .. }))
-}
-
-/// Compares two transcripts of a case.
-fn compare(guest: &Guest, native: &[Record], ours: &[Record], counts: &mut Counts) -> Result<(), String> {
-    for (number, (native, ours)) in native.iter().zip(ours).enumerate() {
-        let overflow = overflowed(native) || overflowed(ours);
-        if overflow && let Guest::Arbitrary(_) = guest {
-            // How deep such a guest gets differs by a frame, or more in nested calls, and it shows in what it has done.
-            counts.add("arbitrary-guests-left-at-an-overflow", 1);
-            if called_back(native) || called_back(ours) || native.ending == ours.ending {
-                return Ok(());
-            }
-        }
-        let mut expected = native.clone();
-        if overflow {
-            expected.fuel = ours.fuel;
-            expected.frames.clone_from(&ours.frames);
-        }
-        if expected != *ours {
-            return Err(format!("step {number}:\n{}", difference(&expected, ours)));
-        }
-    }
-    if native.len() != ours.len() {
-        return Err(format!("{} steps instead of {}", ours.len(), native.len()));
-    }
-    Ok(())
-}
-
-/// What differs, with the events before.
-fn difference(native: &Record, ours: &Record) -> String {
-    let mut text = String::new();
-    let mut line = |name: &str, native: &dyn fmt::Debug, ours: &dyn fmt::Debug| {
-        let (native, ours) = (format!("{native:?}"), format!("{ours:?}"));
-        if native == ours {
-            let _ = writeln!(text, "  {name}: {native}");
-        } else {
-            let _ = writeln!(text, "! {name} in wasmtime's own async: {native}\n! {name} here: {ours}");
-        }
-    };
-    let events = native.events.len().max(ours.events.len());
-    for event in 0..events {
-        line("event", &native.events.get(event), &ours.events.get(event));
-    }
-    line("ending", &native.ending, &ours.ending);
-    line("frames", &native.frames, &ours.frames);
-    line("pending polls", &native.pendings, &ours.pendings);
-    line("memories", &native.state.memories, &ours.state.memories);
-    line("globals", &native.state.globals, &ours.state.globals);
-    line("tables", &native.state.tables, &ours.state.tables);
-    line("fuel", &native.fuel, &ours.fuel);
-    text
-}
-
-fn count(records: &[Record], counts: &mut Counts) {
-    for record in records {
-        counts.add(&format!("ended/{}", record.ending.kind()), 1);
-        counts.add("suspensions", record.pendings as usize);
-        if record.pendings > 0 {
-            counts.add(&format!("suspended-then/{}", record.ending.kind()), 1);
-        }
-        counts.add("steps", 1);
-        for event in &record.events {
-            match event {
-                Event::Called { .. } => counts.add("host-calls", 1),
-                Event::CalledBack { ending, .. } => {
-                    counts.add("nested-calls", 1);
-                    counts.add(&format!("nested-ended/{}", ending.kind()), 1);
-                }
-                Event::CalledElsewhere { .. } => counts.add("calls-of-other-stores", 1),
-                _ => {}
-            }
-        }
-    }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::panic;
 use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime::{AsContext, AsContextMut, Extern, Instance, Ref, Trap, Val, WasmBacktrace};
+use wasmtime_async::Between;
 
 /// A value, comparable: floats by their bits, references by what they refer to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,6 +73,8 @@ pub(crate) enum Ending {
     Failed(HostError),
     Panicked(HostPanic),
     Dropped,
+    /// Something was to wait where its stack does not suspend. Never in wasmtime's own async.
+    Refused(Between),
     /// An error of another kind, by what it says.
     Other(String),
 }
@@ -82,6 +85,8 @@ impl Ending {
             Self::Trapped(*trap)
         } else if let Some(error) = error.downcast_ref::<HostError>() {
             Self::Failed(*error)
+        } else if let Some(wasmtime_async::Error::ForeignFrames { between, .. }) = error.downcast_ref() {
+            Self::Refused(*between)
         } else {
             // The first line: what follows is the backtrace, which is compared on its own.
             let text = error.root_cause().to_string();
@@ -107,6 +112,7 @@ impl Ending {
             Self::Failed(_) => "host-error".to_owned(),
             Self::Panicked(_) => "host-panic".to_owned(),
             Self::Dropped => "dropped".to_owned(),
+            Self::Refused(_) => "refused".to_owned(),
             Self::Other(_) => "other-error".to_owned(),
         }
     }

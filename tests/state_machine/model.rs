@@ -1,0 +1,173 @@
+//! What must be true of stacks, stores and calls, and what has been seen.
+
+use crate::calls::{Ending, Idle, Kind, Order, sees_activations};
+use crate::script::{Action, Shape, TRAPS, Token};
+use crate::shared::{Count, Shared, World};
+use crate::usage::fiber_mappings;
+use std::collections::BTreeMap;
+use std::env;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+use wasmtime::Func;
+use wasmtime_async::{Between, Store};
+
+/// What is known of a call that has not ended.
+pub(crate) struct Call {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) run: Func,
+    pub(crate) order: Order,
+    /// Whether the memory of its stack is there.
+    pub(crate) memory: bool,
+    /// Where it was polled last.
+    pub(crate) polled_on: Option<ThreadId>,
+    /// The step that it is at.
+    pub(crate) step: usize,
+    pub(crate) progress: Progress,
+    /// Those that it was polled with, the last one last, and how often each must have been woken.
+    pub(crate) wakers: Vec<(Arc<Count>, usize)>,
+}
+
+/// How far a call is in a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    NotBegun,
+    /// Suspended, and what it waits for has not happened.
+    Waits,
+    /// Suspended, and nothing is in the way any more.
+    MayGoOn,
+}
+
+/// All there is but the calls themselves.
+#[derive(Default)]
+pub(crate) struct Model {
+    /// Stacks, and whether they have memory.
+    pub(crate) idle: Vec<(Idle, bool)>,
+    pub(crate) stores: Vec<(Store<World>, Func)>,
+    pub(crate) calls: BTreeMap<i32, Call>,
+    pub(crate) next: i32,
+    /// How much is on the stacks of forgotten calls.
+    pub(crate) forgotten: Vec<(Arc<Shared>, usize)>,
+    pub(crate) forgotten_fibers: usize,
+    pub(crate) forgotten_threads: usize,
+    /// How many polls of suspended calls on `SendFiberStack`s there were, each on another thread than the last.
+    pub(crate) moved: usize,
+    pub(crate) trace: Vec<String>,
+    pub(crate) counts: BTreeMap<String, usize>,
+}
+
+static MODEL: LazyLock<Mutex<Model>> = LazyLock::new(Mutex::default);
+
+pub(crate) fn model() -> MutexGuard<'static, Model> {
+    // Nothing is left half done by a check that fails.
+    MODEL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn note(text: String) {
+    if env::var_os("STATE_MACHINE_TRACE").is_some() {
+        eprintln!("{text}");
+    }
+    let name = text.split(' ').next().unwrap_or_default().to_owned();
+    let mut model = model();
+    *model.counts.entry(name).or_default() += 1;
+    model.trace.push(text);
+}
+
+impl Call {
+    pub(crate) fn kind(&self) -> Kind {
+        self.shared.kind()
+    }
+
+    /// How the call ends when a step of this shape is to wait, if it does.
+    fn refusal(&self, shape: Shape) -> Option<Ending> {
+        if !self.kind().refuses() {
+            return None;
+        }
+        match shape {
+            Shape::Send => None,
+            Shape::Async => (self.kind() == Kind::Send).then_some(Ending::NotSend),
+            Shape::Blocking => Some(Ending::Refused(Between::HostCode)),
+            Shape::Nested => sees_activations().then_some(Ending::Refused(Between::NestedCall)),
+            Shape::NestedInPoll => Some(Ending::Refused(Between::Poll)),
+        }
+    }
+
+    /// Goes through the script as a poll does. `None` if the call must be pending.
+    pub(crate) fn advance(&mut self) -> Option<Ending> {
+        let token = Token(self.shared.token());
+        loop {
+            let Some(step) = self.shared.steps().get(self.step) else { return Some(Ending::Returned(token.0 * 3)) };
+            if let (Action::Wait | Action::Yield, Some(ending)) = (step.action, self.refusal(step.shape)) {
+                // An async host function has woken the task before it is known.
+                let woken = step.action == Action::Yield && step.shape != Shape::Blocking;
+                self.wakers.last_mut().expect("is being polled").1 += usize::from(woken);
+                return Some(ending);
+            }
+            match step.action {
+                Action::Fail => return Some(Ending::Failed(token)),
+                Action::Panic => return Some(Ending::Panicked(token)),
+                Action::Trap(number) => {
+                    return Some(Ending::Trapped(TRAPS[usize::try_from(number).expect("is an index")]));
+                }
+                Action::Wait if self.progress != Progress::MayGoOn => {
+                    self.progress = Progress::Waits;
+                    return None;
+                }
+                Action::Yield if self.progress == Progress::NotBegun => {
+                    // Yielding wakes the task at once.
+                    self.progress = Progress::MayGoOn;
+                    self.wakers.last_mut().expect("is being polled").1 += 1;
+                    return None;
+                }
+                Action::Go | Action::Inside { .. } | Action::Wait | Action::Yield => {
+                    self.step += 1;
+                    self.progress = Progress::NotBegun;
+                }
+            }
+        }
+    }
+
+    /// How many steps it has begun.
+    pub(crate) fn begun(&self, ended: bool) -> usize {
+        let ending = ended && self.step < self.shared.steps().len();
+        self.step + usize::from(self.progress != Progress::NotBegun || ending)
+    }
+
+    pub(crate) fn check_wakers(&self, token: i32) {
+        for (number, (waker, woken)) in self.wakers.iter().enumerate() {
+            assert_eq!(waker.woken(), *woken, "wake-ups of waker {number} of call {token}");
+        }
+    }
+}
+
+/// What must be true of a call that has ended and was not forgotten.
+pub(crate) fn check_ended(token: i32, call: &Call, by_itself: bool) {
+    assert_eq!(call.shared.guards(), 0, "values left on the stack of call {token}");
+    assert_eq!(call.shared.begun(), call.begun(by_itself), "steps begun by call {token}");
+    call.check_wakers(token);
+    for (number, (waker, _)) in call.wakers.iter().enumerate() {
+        assert_eq!(Arc::strong_count(waker), 1, "clones of waker {number} of call {token}, which has ended");
+    }
+    assert_eq!(call.shared.wrong(), None, "call {token}");
+}
+
+/// What must be true whenever nothing is running.
+pub(crate) fn check() {
+    let model = model();
+    for (shared, guards) in &model.forgotten {
+        assert_eq!(shared.guards(), *guards, "values on the stack of a forgotten call");
+    }
+    for (token, call) in &model.calls {
+        call.check_wakers(*token);
+        assert_eq!(call.shared.wrong(), None, "call {token}");
+    }
+    let idle = model.idle.iter().filter(|(stack, memory)| *memory && stack.kind().is_fiber()).count();
+    let running = model.calls.values().filter(|call| call.kind().is_fiber() && call.memory).count();
+    if let Some(mappings) = fiber_mappings() {
+        assert_eq!(
+            mappings,
+            idle + running + model.forgotten_fibers,
+            "mappings: {idle} idle stacks, {running} calls, {} forgotten",
+            model.forgotten_fibers
+        );
+    }
+}

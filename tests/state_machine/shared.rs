@@ -1,0 +1,162 @@
+//! What a call shares with the machine, which sees from it how far the call is and what it has left behind.
+
+use crate::calls::Kind;
+use crate::script::Step;
+use std::future;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Wake, Waker};
+
+/// A waker that counts how often it was woken.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicUsize);
+
+impl Count {
+    pub(crate) fn woken(&self) -> usize {
+        // ORDERING: the machine does one thing after another, and waits for other threads to have done theirs.
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        // ORDERING: as above.
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What a step waits for.
+#[derive(Debug, Default)]
+struct Gate {
+    open: bool,
+    waker: Option<Waker>,
+}
+
+/// What a call shares with the machine.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    token: i32,
+    kind: Kind,
+    steps: Vec<Step>,
+    gates: Mutex<Vec<Gate>>,
+    /// How many steps it has begun.
+    begun: AtomicUsize,
+    /// What lies on its stack, from the bottom.
+    guards: Mutex<Vec<u64>>,
+    next_guard: AtomicU64,
+    wrong: Mutex<Option<String>>,
+}
+
+impl Shared {
+    pub(crate) fn new(token: i32, kind: Kind, steps: Vec<Step>) -> Arc<Self> {
+        let gates = Mutex::new(steps.iter().map(|_| Gate::default()).collect());
+        let begun = AtomicUsize::new(0);
+        Arc::new(Self {
+            token,
+            kind,
+            steps,
+            gates,
+            begun,
+            guards: Mutex::default(),
+            next_guard: AtomicU64::new(0),
+            wrong: Mutex::default(),
+        })
+    }
+
+    /// Opens the gate that the call waits at.
+    pub(crate) fn open(&self, step: usize) {
+        let waker = {
+            let gate = &mut self.gates.lock().expect("not held in a panic")[step];
+            gate.open = true;
+            gate.waker.take()
+        };
+        waker.expect("the call waits at this gate").wake();
+    }
+
+    pub(crate) fn token(&self) -> i32 {
+        self.token
+    }
+
+    /// What the call runs on.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(crate) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// A step begins. Returns how many have begun before.
+    pub(crate) fn begin(&self) -> usize {
+        // ORDERING: see `Count`.
+        self.begun.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn begun(&self) -> usize {
+        // ORDERING: see `Count`.
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// How many values lie on the stack of the call.
+    pub(crate) fn guards(&self) -> usize {
+        self.guards.lock().expect("not held in a panic").len()
+    }
+
+    pub(crate) fn wrong(&self) -> Option<String> {
+        self.wrong.lock().expect("not held in a panic").clone()
+    }
+
+    pub(crate) fn say_wrong(&self, text: String) {
+        *self.wrong.lock().expect("not held in a panic") = Some(text);
+    }
+}
+
+/// Waits until the gate of a step is opened.
+pub(crate) async fn gate(shared: &Shared, step: usize) {
+    /// Forgets the waker of whoever waits no more.
+    struct Waiting<'a>(&'a Shared, usize);
+    impl Drop for Waiting<'_> {
+        fn drop(&mut self) {
+            self.0.gates.lock().expect("not held in a panic")[self.1].waker = None;
+        }
+    }
+
+    let _waiting = Waiting(shared, step);
+    future::poll_fn(|cx| {
+        let gate = &mut shared.gates.lock().expect("not held in a panic")[step];
+        if gate.open {
+            return Poll::Ready(());
+        }
+        gate.waker = Some(cx.waker().clone());
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Something on the stack of a call, which is dropped when those above it have been.
+pub(crate) struct Guard {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Guard {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        // ORDERING: see `Count`.
+        let number = shared.next_guard.fetch_add(1, Ordering::Relaxed);
+        shared.guards.lock().expect("not held in a panic").push(number);
+        Self { shared: Arc::clone(shared), number }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let last = self.shared.guards.lock().expect("not held in a panic").pop();
+        if last != Some(self.number) {
+            self.shared.say_wrong(format!("{} was dropped when {last:?} was the last", self.number));
+        }
+    }
+}
+
+/// The data of a store: the call that it is used for.
+#[derive(Default, Debug)]
+pub(crate) struct World(pub(crate) Option<Arc<Shared>>);
