@@ -50,6 +50,11 @@ mod error;
 mod frame;
 #[path = "../src/limits.rs"]
 mod limits;
+#[cfg(fiber_stack)]
+#[path = "../src/nesting.rs"]
+mod nesting;
+#[path = "../src/running.rs"]
+mod running;
 #[path = "../src/stack/mod.rs"]
 mod stack;
 #[path = "../src/store.rs"]

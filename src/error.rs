@@ -64,6 +64,17 @@ pub enum Error {
     )]
     NoThreadList,
 
+    /// A nested call was polled by other code than the future of the host function that made it.
+    #[error(
+        "a nested call can only be polled by the future of the host function that made it: await what `call_within` and \
+         `instantiate_within` return right there"
+    )]
+    NotWithin,
+
+    /// A nested call was forgotten while it was suspended, and is in the way of all that lies below it on its stack.
+    #[error("a nested call was forgotten while it was suspended, so this call can never end: drop such calls instead")]
+    Lost,
+
     /// A stack of this size cannot work at all.
     #[error("a stack of {size} bytes cannot work: use {min} to {max} bytes, `DEFAULT_STACK_SIZE` if in doubt")]
     #[non_exhaustive]

@@ -7,7 +7,11 @@
 #![expect(unsafe_code, reason = "frames are reached by pointer from the code that runs on their stack")]
 
 use crate::Error;
+#[cfg(fiber_stack)]
+use crate::error::Between;
 use crate::limits::{Limits, Rule, Site};
+#[cfg(fiber_stack)]
+use crate::nesting::Nesting;
 use crate::stack;
 use crate::sync::cell::{Cell, UnsafeCell};
 use crate::sync::thread_cell;
@@ -50,6 +54,9 @@ pub struct Frame {
     leave: Leave,
     /// Set by the backend before anything runs on the stack.
     backend: Cell<*const ()>,
+    /// Where nested calls are, and host futures that have them.
+    #[cfg(fiber_stack)]
+    pub(crate) nesting: Nesting,
     /// What the next entry starts. `None` at an entry of an idle stack: the stack ends.
     start: Cell<Option<Start>>,
     /// Where the call finds its input and leaves its result. Set by the poller at each entry, valid until the stack is
@@ -83,7 +90,7 @@ impl Drop for Entered {
 }
 
 /// What came of polling a future once.
-enum Polled<T> {
+pub(crate) enum Polled<T> {
     Ready(T),
     Pending,
     /// Pending, but the stack was suspended within the poll. What the future had asked to be woken for may have happened
@@ -97,6 +104,8 @@ impl Frame {
         Self {
             leave,
             backend: Cell::new(ptr::null()),
+            #[cfg(fiber_stack)]
+            nesting: Nesting::default(),
             start: Cell::new(None),
             slot: Cell::new(ptr::null_mut()),
             stretch: Cell::new(0),
@@ -122,12 +131,33 @@ impl Frame {
     /// Runs on the stack that belongs to this frame, and the frame's backend is set. The caller of each entry upholds
     /// the contract of [`Backend::enter`](crate::stack::Backend::enter).
     pub(crate) unsafe fn serve(&self) {
-        while let Some(start) = self.start.take() {
-            // SAFETY: whoever set the function also set a slot of its type.
-            unsafe { start(self) };
+        // SAFETY: up to the caller.
+        while unsafe { self.serve_once() } {
             // SAFETY: the backend is set, and this is its stack.
             unsafe { self.leave() };
         }
+    }
+
+    /// Runs the call that was begun, if there is one.
+    ///
+    /// # Safety
+    ///
+    /// That of [`serve`](Self::serve).
+    pub(crate) unsafe fn serve_once(&self) -> bool {
+        let Some(start) = self.start.take() else { return false };
+        // SAFETY: whoever set the function also set a slot of its type.
+        unsafe { start(self) };
+        true
+    }
+
+    /// The current frame of this thread, or null.
+    pub(crate) fn current() -> *const Self {
+        current()
+    }
+
+    /// Whether this is the current frame of this thread.
+    pub(crate) fn is_current(this: *const Self) -> bool {
+        ptr::eq(current(), this)
     }
 
     /// Makes this the current frame of this thread, whose stack is about to run.
@@ -150,18 +180,56 @@ impl Frame {
         self.start.set(Some(start));
     }
 
-    /// Whether a call was begun that has not been entered yet.
-    #[cfg(fiber_stack)]
-    pub(crate) fn is_to_start(&self) -> bool {
-        self.start.get().is_some()
-    }
-
     /// Sets what the next stretch of work runs with.
     #[inline]
     pub(crate) fn set_stretch(&self, slot: *mut (), waker: Option<&Waker>) {
         self.slot.set(slot);
         self.stretch.set(self.stretch.get().wrapping_add(1));
         self.waker.set(waker.map_or(ptr::null(), ptr::from_ref));
+    }
+
+    /// Whether the call is being cancelled.
+    #[cfg(fiber_stack)]
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.get()
+    }
+
+    /// Whether a future of this frame's is being polled.
+    #[cfg(fiber_stack)]
+    pub(crate) fn is_polling(&self) -> bool {
+        self.polling.get()
+    }
+
+    /// Whether this stack is a thread's.
+    pub(crate) fn is_of_thread(&self) -> bool {
+        match self.leave {
+            #[cfg(fiber_stack)]
+            Leave::Fiber => false,
+            #[cfg(feature = "thread-backend")]
+            Leave::Thread => true,
+        }
+    }
+
+    /// Whether a call was begun that has not been entered yet.
+    #[cfg(fiber_stack)]
+    pub(crate) fn is_to_start(&self) -> bool {
+        self.start.get().is_some()
+    }
+
+    /// Whether a waker is the one that this frame gives to futures, so that its task polls all of the host function.
+    #[inline]
+    pub(crate) fn is_own_waker(&self, waker: &Waker) -> bool {
+        // SAFETY: nothing replaces `kept` while this reference lives: `will_wake` compares two words.
+        self.kept.with(|kept| unsafe { &*kept }.as_ref().is_some_and(|kept| kept.will_wake(waker)))
+    }
+
+    /// A frame for a call within this one, on the same stack.
+    #[cfg(fiber_stack)]
+    pub(crate) fn nested(&self) -> Self {
+        let nested = Self::new(self.leave, self.limits.rule());
+        nested.backend.set(self.backend.get());
+        nested.nesting.set_runner(self.nesting.runner());
+        nested
     }
 
     /// From now on, whatever tries to suspend is told that the call is cancelled.
@@ -174,6 +242,8 @@ impl Frame {
     pub(crate) fn end(&self) {
         self.cancelled.set(false);
         self.set_stretch(ptr::null_mut(), None);
+        #[cfg(fiber_stack)]
+        debug_assert!(!self.nesting.is_aside(), "a call ended with a host future aside");
         debug_assert!(!self.polling.get(), "a call ended while a future of its own was being polled");
         // SAFETY: no future is being polled, so nothing refers to the waker; the stack is idle, so nothing else runs.
         drop(self.kept.with_mut(|kept| unsafe { (*kept).take() }));
@@ -204,13 +274,22 @@ impl Frame {
     ///
     /// The future is pinned where it was made: to move it takes longer than to poll one that is ready.
     #[inline]
-    pub(crate) fn block_on<F: Future>(&self, mut future: Pin<&mut F>, site: Site) -> Result<F::Output, Error> {
+    pub(crate) fn block_on<F: Future>(&self, mut future: Pin<&mut Option<F>>, site: Site) -> Result<F::Output, Error> {
         loop {
             if self.cancelled.get() {
                 return Err(Error::Cancelled);
             }
-            match self.poll(future.as_mut()) {
+            let Some(polled) = future.as_mut().as_pin_mut().map(|future| self.poll(future)) else {
+                return Err(Error::Cancelled);
+            };
+            match polled {
                 Polled::Ready(output) => return Ok(output),
+                #[cfg(fiber_stack)]
+                Polled::Pending | Polled::Stale if self.nesting.take_wanted() => {
+                    if let Some(output) = self.wait_for_nested(future.as_mut(), site)? {
+                        return Ok(output);
+                    }
+                }
                 Polled::Pending => self.suspend(site)?,
                 Polled::Stale => (),
             }
@@ -222,7 +301,7 @@ impl Frame {
         if self.cancelled.get() {
             return Err(Error::Cancelled);
         }
-        self.limits.allow(site, self.polling.get())?;
+        self.allow(site)?;
         // A clone, because waking runs foreign code, and the poller's waker is gone should that suspend. Woken by value, so
         // that the clone is gone, too, when this suspends.
         let waker = self.poller_waker().clone();
@@ -233,10 +312,8 @@ impl Frame {
     }
 
     /// Polls once, with a waker that wakes the task of the poller.
-    ///
-    /// There is one place that polls, so that a small future need not be in memory at all.
     #[inline]
-    fn poll<F: Future>(&self, future: Pin<&mut F>) -> Polled<F::Output> {
+    pub(crate) fn poll<F: Future>(&self, future: Pin<&mut F>) -> Polled<F::Output> {
         struct Polling<'a> {
             polling: &'a Cell<bool>,
             outer: bool,
@@ -282,9 +359,7 @@ impl Frame {
     fn keep_waker(&self) {
         debug_assert!(!self.polling.get());
         let waker = self.poller_waker();
-        // SAFETY: nothing replaces `kept` while this reference lives: `will_wake` compares two words.
-        let is_same = self.kept.with(|kept| unsafe { &*kept }.as_ref().is_some_and(|kept| kept.will_wake(waker)));
-        if !is_same {
+        if !self.is_own_waker(waker) {
             let fresh = waker.clone();
             // SAFETY: no future is being polled, so nothing refers to what is replaced.
             let stale = self.kept.with_mut(|kept| unsafe { (*kept).replace(fresh) });
@@ -293,11 +368,28 @@ impl Frame {
         }
     }
 
+    /// Whether this stack may be suspended by the running code.
+    ///
+    /// # Errors
+    ///
+    /// What is in the way.
+    #[inline]
+    pub(crate) fn allow(&self, site: Site) -> Result<(), Error> {
+        #[cfg(fiber_stack)]
+        if self.nesting.is_aside() {
+            // This code does not even run on the stack.
+            return Err(Error::ForeignFrames { between: Between::Poll });
+        }
+        Ok(self.limits.allow(site, self.polling.get())?)
+    }
+
+    /// Leaves the stack until it is entered again.
+    ///
     /// # Safety
     ///
     /// On this frame's stack, with the backend set.
     #[inline]
-    unsafe fn leave(&self) {
+    pub(crate) unsafe fn leave(&self) {
         match self.leave {
             #[cfg(fiber_stack)]
             // SAFETY: up to the caller.
@@ -312,7 +404,7 @@ impl Frame {
     #[inline]
     fn suspend(&self, site: Site) -> Result<(), Error> {
         debug_assert!(!self.cancelled.get(), "a poll in whose middle the call was cancelled is stale");
-        self.limits.allow(site, self.polling.get())?;
+        self.allow(site)?;
         // SAFETY: the backend was set before this stack ran anything, and this code runs on the stack.
         unsafe { self.leave() };
         if self.cancelled.get() { Err(Error::Cancelled) } else { Ok(()) }

@@ -6,7 +6,7 @@ use crate::host::{
     HostFn, HostParams, SendHostFn, boxed_into_blocking, boxed_into_blocking_untyped, into_blocking_untyped,
 };
 use crate::sealed::Extended;
-use crate::{AsStoreMut, AsyncGetter, Carries, Result, Stack};
+use crate::{AsStoreMut, AsyncGetter, CallWithin, Carries, Result, Stack};
 use std::future::Future;
 use wasmtime::{AsContext, AsContextMut, Caller, Func, FuncType, StoreContextMut, Val, WasmRet, WasmTy};
 
@@ -189,6 +189,25 @@ pub trait FuncExt: Extended + Copy + From<Func> + Into<Func> {
         C: AsStoreMut,
     {
         Call::new(stack, store.as_store_mut(), UntypedCall { func: (*self).into(), params, results })
+    }
+
+    /// Calls the function from an async host function that the guest has called, with its [`Caller`]: see [`CallWithin`]. The
+    /// results are written to `results` when the future is ready.
+    ///
+    /// # Errors
+    ///
+    /// As for [`call_on`](Self::call_on), and those of [`CallWithin`].
+    ///
+    /// # Panics
+    ///
+    /// As [`call_on`](Self::call_on).
+    fn call_within<'a, C: AsContextMut>(
+        &self,
+        caller: &'a mut C,
+        params: &'a [Val],
+        results: &'a mut [Val],
+    ) -> CallWithin<'a, C::Data, UntypedCall<'a>> {
+        CallWithin::new(caller, UntypedCall { func: (*self).into(), params, results })
     }
 
     /// Ways to call the function with parameters and results of Rust types.

@@ -2,9 +2,9 @@
 
 use crate::arity::for_each_arity;
 use crate::call::{Call, Job};
-use crate::{AsStoreMut, Carries, Result, Stack};
+use crate::{AsStoreMut, CallWithin, Carries, Result, Stack};
 use std::fmt;
-use wasmtime::{Func, StoreContext, StoreContextMut, TypedFunc, WasmParams, WasmResults, WasmTy};
+use wasmtime::{AsContextMut, Func, StoreContext, StoreContextMut, TypedFunc, WasmParams, WasmResults, WasmTy};
 
 /// Ways to call a function with parameters and results of Rust types, from [`FuncExt::get_async`].
 ///
@@ -120,6 +120,70 @@ impl<Params: WasmParams, Results: WasmResults> AsyncFunc<Params, Results> {
         C: AsStoreMut,
     {
         Call::new(stack, store.as_store_mut(), TypedCall { func: &self.0, params })
+    }
+
+    /// Calls the function from an async host function that the guest has called, with its
+    /// [`Caller`](wasmtime::Caller): see [`CallWithin`].
+    ///
+    /// # Errors
+    ///
+    /// A trap, or the error of a host function, and those of [`CallWithin`].
+    ///
+    /// # Panics
+    ///
+    /// `poll` panics if the function belongs to another store, and goes on with the panic of a host function.
+    ///
+    /// # Examples
+    ///
+    /// A host function that calls the guest's handler, and gives up after a second:
+    ///
+    /// ```
+    /// use futures::future::{Either, select};
+    /// use futures_timer::Delay;
+    /// use std::time::Duration;
+    /// use wasmtime::{Caller, Engine, Linker, Module, Result};
+    /// use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, DefaultStack, LinkerExt, Stack, Store};
+    ///
+    /// # fn main() -> Result<()> {
+    /// let engine = Engine::default();
+    /// let mut linker = Linker::new(&engine);
+    /// linker.func_wrap_suspending("host", "sleep", async |ms: u32| Delay::new(Duration::from_millis(ms.into())).await)?;
+    /// linker.func_wrap_suspending("host", "ask", async |mut caller: Caller<'_, ()>, n: i32| -> Result<i32> {
+    ///     let handler = caller.get_export("handler").and_then(wasmtime::Extern::into_func).expect("is exported");
+    ///     let handler = AsyncFunc::from(handler.typed::<i32, i32>(&caller)?);
+    ///     let limit = Delay::new(Duration::from_secs(1));
+    ///     match select(handler.call_within(&mut caller, n), limit).await {
+    ///         Either::Left((answer, _)) => answer,
+    ///         Either::Right(_) => Ok(-1),
+    ///     }
+    /// })?;
+    /// let module = Module::new(
+    ///     &engine,
+    ///     r#"(module
+    ///         (import "host" "sleep" (func $sleep (param i32)))
+    ///         (import "host" "ask" (func $ask (param i32) (result i32)))
+    ///         (func (export "handler") (param i32) (result i32)
+    ///             (call $sleep (local.get 0))
+    ///             (i32.add (local.get 0) (i32.const 1)))
+    ///         (func (export "run") (result i32) (call $ask (i32.const 41))))"#,
+    /// )?;
+    /// let mut store = Store::new(&engine, ());
+    /// let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
+    /// let run = async {
+    ///     let instance = linker.instantiate_on(&mut stack, &mut store, &module).await?;
+    ///     let run = AsyncFunc::from(instance.get_typed_func::<(), i32>(&mut store, "run")?);
+    ///     run.call(&mut stack, &mut store, ()).await
+    /// };
+    /// assert_eq!(futures::executor::block_on(run)?, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn call_within<'a, C: AsContextMut>(
+        &'a self,
+        caller: &'a mut C,
+        params: Params,
+    ) -> CallWithin<'a, C::Data, TypedCall<'a, Params, Results>> {
+        CallWithin::new(caller, TypedCall { func: &self.0, params })
     }
 
     /// wasmtime's view of the function, for calls from within a call: `func.as_typed().call(&mut caller, …)`.

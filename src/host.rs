@@ -3,6 +3,7 @@
 use crate::arity::for_each_arity;
 use crate::call::store_id;
 use crate::frame::Frame;
+use crate::in_one_piece::in_one_piece;
 use crate::limits::Site;
 use crate::out_of_line::OutOfLine;
 use crate::sealed::Extended;
@@ -135,14 +136,14 @@ pub trait HostParams: Extended + Sized + 'static {
 
 /// Waits for a host function's future, in the synchronous function that wasm calls.
 #[inline]
-fn wait<F: Future>(store: *const (), future: Pin<&mut F>) -> Result<F::Output> {
+fn wait<F: Future>(store: *const (), future: Pin<&mut Option<F>>) -> Result<F::Output> {
     let site = Site::host_function(store, false);
     Frame::with_current(|frame| frame.block_on(future, site)).map_err(Error::into_trap)
 }
 
 /// The same with a future that is `Send`, so that another thread may go on here afterwards.
 #[inline]
-fn wait_send<F: Future + Send>(store: *const (), future: Pin<&mut OutOfLine<F>>) -> Result<F::Output> {
+fn wait_send<F: Future + Send>(store: *const (), future: Pin<&mut Option<OutOfLine<F>>>) -> Result<F::Output> {
     let site = Site::host_function(store, true);
     Frame::with_current(|frame| frame.block_on(future, site)).map_err(Error::into_trap)
 }
@@ -160,7 +161,7 @@ macro_rules! impl_host_fn {
             type Output = R;
 
             fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<R>> {
-                move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<R> { wait(store_id(&caller), pin!(self($($arg),*))) }
+                move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<R> { wait(store_id(&caller), pin!(Some(self($($arg),*)))) }
             }
         }
 
@@ -176,7 +177,7 @@ macro_rules! impl_host_fn {
 
             fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<R>> {
                 move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<R> {
-                    wait(store_id(&caller), pin!(self(caller, $($arg),*)))
+                    wait(store_id(&caller), pin!(Some(self(in_one_piece(caller), $($arg),*))))
                 }
             }
         }
@@ -193,7 +194,7 @@ macro_rules! impl_host_fn {
 
             fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<Fut::Output>> {
                 move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<Fut::Output> {
-                    wait_send(store_id(&caller), pin!(OutOfLine::new(self($($arg),*))))
+                    wait_send(store_id(&caller), pin!(Some(OutOfLine::new(self($($arg),*)))))
                 }
             }
         }
@@ -210,7 +211,7 @@ macro_rules! impl_host_fn {
 
             fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<Fut::Output>> {
                 move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<Fut::Output> {
-                    wait_send(store_id(&caller), pin!(OutOfLine::new(self(caller, $($arg),*))))
+                    wait_send(store_id(&caller), pin!(Some(OutOfLine::new(self(caller, $($arg),*)))))
                 }
             }
         }
@@ -243,7 +244,7 @@ where
     R: WasmRet,
 {
     P::one_by_one(move |caller, params| {
-        wait_send(store_id(&caller), pin!(OutOfLine::new(Box::into_pin(f(caller, params)))))
+        wait_send(store_id(&caller), pin!(Some(OutOfLine::new(Box::into_pin(f(caller, params))))))
     })
 }
 
@@ -255,7 +256,7 @@ where
     T: 'static,
     F: AsyncFn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static,
 {
-    move |caller, params, results| wait(store_id(&caller), pin!(f(caller, params, results)))?
+    move |caller, params, results| wait(store_id(&caller), pin!(Some(f(caller, params, results))))?
 }
 
 /// The same of one in wasmtime's own shape.
@@ -273,7 +274,7 @@ where
         params: &'a [Val],
         results: &'a mut [Val],
     ) -> Result<()> {
-        wait_send(store_id(&caller), pin!(OutOfLine::new(Box::into_pin(f(caller, params, results)))))?
+        wait_send(store_id(&caller), pin!(Some(OutOfLine::new(Box::into_pin(f(caller, params, results))))))?
     }
     move |caller, params, results| call(&f, caller, params, results)
 }

@@ -8,14 +8,19 @@ mod frame;
 mod func;
 mod getter;
 mod host;
+mod in_one_piece;
 mod limits;
 mod linker;
+#[cfg(fiber_stack)]
+mod nesting;
 mod out_of_line;
 mod pool;
+mod running;
 mod stack;
 mod store;
 mod suspend;
 mod sync;
+mod within;
 
 #[cfg(doc)]
 #[doc = include_str!("../docs/reviewing.md")]
@@ -41,5 +46,6 @@ pub use stack::available::*;
 pub use stack::{Carries, DEFAULT_STACK_SIZE, SendStack, Stack};
 pub use store::{AsStoreMut, Store};
 pub use suspend::{suspend_in_host_function, suspend_until, yield_now};
+pub use within::CallWithin;
 
 use wasmtime::Result;

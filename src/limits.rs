@@ -92,6 +92,11 @@ impl Limits {
         }
     }
 
+    #[cfg(fiber_stack)]
+    pub(crate) fn rule(&self) -> Rule {
+        self.rule
+    }
+
     /// A call begins: in which store, and whether its job is one of this crate's.
     #[inline]
     pub(crate) fn begin(&self, store: *const (), known: bool) {
@@ -135,6 +140,20 @@ impl Limits {
         } else {
             return Ok(());
         }))
+    }
+
+    /// Whether a host function may call its guest within its call: on any stack only if the guest of the call has called it.
+    ///
+    /// # Errors
+    ///
+    /// What is in the way.
+    #[cfg(fiber_stack)]
+    pub(crate) fn allow_nested(&self, site: Site) -> Result<(), Refusal> {
+        self.allow(site, false)?;
+        if site.store != self.store.get() {
+            return Err(Refusal::Foreign(Between::OtherStore));
+        }
+        if self.is_next_to_root() { Ok(()) } else { Err(Refusal::Foreign(Between::NestedCall)) }
     }
 
     /// Whether one activation of wasmtime's lies between the root of the call and the running code. Where that cannot be

@@ -5,11 +5,11 @@ use crate::host::{
     HostFn, HostParams, SendHostFn, boxed_into_blocking, boxed_into_blocking_untyped, into_blocking_untyped,
 };
 use crate::sealed::Extended;
-use crate::{AsStoreMut, Carries, Result, Stack};
+use crate::{AsStoreMut, CallWithin, Carries, Result, Stack};
 use std::borrow::{Borrow, BorrowMut};
 use std::fmt;
 use std::future::Future;
-use wasmtime::{Caller, FuncType, Instance, InstancePre, Linker, Module, StoreContextMut, Val, WasmRet};
+use wasmtime::{AsContextMut, Caller, FuncType, Instance, InstancePre, Linker, Module, StoreContextMut, Val, WasmRet};
 
 /// Async host functions for [`wasmtime::Linker`], and instantiation on a stack, so that start functions may call them.
 ///
@@ -153,6 +153,23 @@ pub trait LinkerExt<T: 'static>: Extended + BorrowMut<Linker<T>> {
     {
         Call::new(stack, store.as_store_mut(), Instantiate { linker: self.borrow(), module })
     }
+
+    /// Instantiates a module from an async host function that the guest has called, with its [`Caller`], running its start
+    /// function there: see [`CallWithin`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Linker::instantiate`] and of [`CallWithin`].
+    fn instantiate_within<'a, C>(
+        &'a self,
+        caller: &'a mut C,
+        module: &'a Module,
+    ) -> CallWithin<'a, T, Instantiate<'a, T>>
+    where
+        C: AsContextMut<Data = T>,
+    {
+        CallWithin::new(caller, Instantiate { linker: self.borrow(), module })
+    }
 }
 
 impl<T: 'static> LinkerExt<T> for Linker<T> {}
@@ -174,6 +191,19 @@ pub trait InstancePreExt<T: 'static>: Extended + Borrow<InstancePre<T>> {
         C: AsStoreMut<Data = T>,
     {
         Call::new(stack, store.as_store_mut(), InstantiatePre { instance: self.borrow() })
+    }
+
+    /// Instantiates the module from an async host function that the guest has called, with its [`Caller`], running its start
+    /// function there: see [`CallWithin`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`InstancePre::instantiate`] and of [`CallWithin`].
+    fn instantiate_within<'a, C>(&'a self, caller: &'a mut C) -> CallWithin<'a, T, InstantiatePre<'a, T>>
+    where
+        C: AsContextMut<Data = T>,
+    {
+        CallWithin::new(caller, InstantiatePre { instance: self.borrow() })
     }
 }
 

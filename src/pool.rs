@@ -25,25 +25,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// ```
 /// use futures::executor::block_on;
 /// use futures::future::try_join_all;
-/// use wasmtime::{Engine, Result, Store};
-/// use wasmtime_async::{DEFAULT_STACK_SIZE, Pool, Stack, yield_now};
+/// use wasmtime::{Engine, Func, Result};
+/// use wasmtime_async::{DEFAULT_STACK_SIZE, FuncExt, Pool, Store};
 ///
 /// async fn request(pool: &Pool, engine: &Engine, number: i32) -> Result<i32> {
 ///     let mut stack = pool.get().await?;
-///     let mut store = Store::new(engine, number);
+///     let mut store = Store::new(engine, ());
+///     let double = Func::wrap_suspending(&mut store, async |n: i32| -> i32 { std::future::ready(n * 2).await });
+///     let double = double.get_async(&store).get1::<i32, i32>()?;
 ///     // Where a function takes a stack, pass `&mut *stack`.
-///     stack.run(&mut store, |store| {
-///         yield_now()?;
-///         Ok(*store.data())
-///     })
-///     .await
+///     double.call(&mut *stack, &mut store, (number,)).await
 /// }
 ///
 /// let engine = Engine::default();
 /// let pool: Pool = Pool::new(4, DEFAULT_STACK_SIZE)?; // of `DefaultStack`
 /// let answers = block_on(try_join_all((0..100).map(|number| request(&pool, &engine, number))))?;
-/// assert_eq!(answers.iter().sum::<i32>(), 4950);
-/// assert_eq!((pool.counts().created, pool.counts().idle), (4, 4));
+/// assert_eq!(answers.iter().sum::<i32>(), 9900);
+/// assert_eq!(pool.counts().idle, pool.counts().created);
 /// # Ok::<(), wasmtime::Error>(())
 /// ```
 pub struct Pool<S: Stack = DefaultStack>(Arc<Shared<S>>);

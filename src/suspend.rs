@@ -62,7 +62,7 @@ use wasmtime::AsContext;
 /// ```
 #[inline]
 pub fn suspend_until<F: Future>(future: F) -> Result<F::Output, Error> {
-    let future = pin!(future);
+    let future = pin!(Some(future));
     Frame::with_current(|frame| frame.block_on(future, Site::ANYWHERE))
 }
 
@@ -150,6 +150,6 @@ pub fn yield_now() -> Result<(), Error> {
 #[expect(unsafe_code, reason = "has a contract that safe code relies on")]
 pub unsafe fn suspend_in_host_function<F: Future>(store: &impl AsContext, future: F) -> Result<F::Output, Error> {
     let site = Site::host_function(store_id(store), false);
-    let future = pin!(future);
+    let future = pin!(Some(future));
     Frame::with_current(|frame| frame.block_on(future, site))
 }

@@ -10,6 +10,7 @@ use wasmtime::{Engine, StoreContextMut};
 pub(crate) mod fiber;
 #[cfg(feature = "thread-backend")]
 pub(crate) mod thread;
+pub(crate) mod within;
 
 /// The stacks that this target has with the features in use.
 pub(crate) mod available {
@@ -252,9 +253,10 @@ pub unsafe trait Backend: Sized {
     /// forgotten call keeps it from being used again.
     type Runner;
 
-    /// Takes the idle runner out of the stack, or makes one if the last was forgotten with its call.
+    /// Takes the idle runner out of the stack for a call of this engine's, or makes one if the last was forgotten with its
+    /// call.
     #[doc(hidden)]
-    fn take(&mut self) -> Result<Self::Runner, Error>;
+    fn take(&mut self, engine: &Engine) -> Result<Self::Runner, Error>;
 
     /// Gives an idle runner back.
     ///
@@ -276,4 +278,32 @@ pub unsafe trait Backend: Sized {
     /// is left unfinished is entered again or forgotten, not dropped, and not given back.
     #[doc(hidden)]
     unsafe fn enter(runner: &mut Self::Runner);
+}
+
+// SAFETY: does what the stack itself does.
+#[expect(unsafe_code, reason = "passes on what the stack promises")]
+unsafe impl<S: Backend> Backend for &mut S {
+    type Runner = S::Runner;
+
+    #[inline]
+    fn take(&mut self, engine: &Engine) -> Result<S::Runner, Error> {
+        (**self).take(engine)
+    }
+
+    #[inline]
+    unsafe fn put_back(&mut self, runner: S::Runner) {
+        // SAFETY: passed on to the caller.
+        unsafe { (**self).put_back(runner) }
+    }
+
+    #[inline]
+    fn frame(runner: &S::Runner) -> &Frame {
+        S::frame(runner)
+    }
+
+    #[inline(always)]
+    unsafe fn enter(runner: &mut S::Runner) {
+        // SAFETY: passed on to the caller.
+        unsafe { S::enter(runner) }
+    }
 }

@@ -171,6 +171,11 @@ impl Root {
         Self(list.map(ThreadList::head))
     }
 
+    /// Of a call that is about to be entered, on this thread.
+    pub(crate) fn here() -> Self {
+        Self::of(ThreadList::of_this_thread())
+    }
+
     /// Whether there is one activation above the root, on this thread. `None` if that cannot be seen.
     pub(crate) fn is_one_activation_away(self) -> Option<bool> {
         let Head(root) = self.0?;

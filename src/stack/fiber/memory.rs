@@ -1,11 +1,16 @@
-//! The memory of a fiber stack: one mapping, with the stacks of the coroutine and of its parking fiber.
+//! The memory of a fiber stack: one mapping, with the stacks of the coroutine and of its parking fiber, and the stack aside.
 //!
 //! ```text
 //! high   the parking fiber's stack, `PARKING_SIZE`
 //!        guard page
 //!        the coroutine's stack, as large as was asked for, rounded up to pages
-//! low    guard page
+//!        guard page
+//!        the stack aside, as large
+//! low    guard page, made when the stack aside is first used
 //! ```
+//!
+//! The stack aside is below the coroutine's, so that wasmtime's limit, which is an address on the latter, stops guests that are
+//! entered there at once.
 #![expect(unsafe_code, reason = "maps memory")]
 
 use corosensei::stack::valgrind::ValgrindStackRegistration;
@@ -33,17 +38,20 @@ pub(super) struct Memory {
     start: NonZeroUsize,
     /// Of the whole mapping, in bytes.
     len: usize,
+    /// Of the coroutine's stack, in bytes.
+    size: usize,
     /// Of a guard, in bytes.
     page: usize,
-    /// Tells Valgrind that there are two stacks, so that it does not take a switch for growth.
-    _valgrind: [ValgrindStackRegistration; 2],
+    /// Tells Valgrind that there are three stacks, so that it does not take a switch for growth.
+    _valgrind: [ValgrindStackRegistration; 3],
 }
 
 impl Memory {
     /// Maps memory for a coroutine's stack of at least `size` bytes, which is small enough not to overflow.
     pub(super) fn new(size: usize) -> io::Result<Self> {
         let page = page_size();
-        let len = page + size.next_multiple_of(page) + page + PARKING_SIZE;
+        let size = size.next_multiple_of(page);
+        let len = page + size + page + size + page + PARKING_SIZE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | MAP_STACK;
         // SAFETY: asks for a new mapping anywhere.
         let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
@@ -51,28 +59,48 @@ impl Memory {
             return Err(io::Error::last_os_error());
         }
         let start = NonZeroUsize::new(start.addr()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let (start_of_parking, end) = (start.get() + len - PARKING_SIZE, start.get() + len);
-        let registered = |stack: Range<usize>| {
-            ValgrindStackRegistration::new(ptr::with_exposed_provenance_mut(stack.start), stack.len())
+        let [aside, coroutine, parking] = Self::stacks(start.get() + len, size, page);
+        let registered = |Range { start, end }: Range<usize>| {
+            ValgrindStackRegistration::new(ptr::with_exposed_provenance_mut(start), end - start)
         };
-        let valgrind = [registered(start.get()..start_of_parking - page), registered(start_of_parking..end)];
-        let memory = Self { start, len, page, _valgrind: valgrind };
-        guard(memory.start.get(), page)?;
-        guard(memory.parking_range().start - page, page)?;
+        let valgrind = [&aside, &coroutine, &parking].map(|stack| registered(stack.clone()));
+        let memory = Self { start, len, size, page, _valgrind: valgrind };
+        for stack in [coroutine, parking] {
+            guard(stack.start - page, page)?;
+        }
         Ok(memory)
     }
 
-    /// The parking fiber's part, without its guard.
+    /// The stacks in a mapping, without their guards: the one aside, the coroutine's, the parking fiber's.
+    fn stacks(end: usize, size: usize, page: usize) -> [Range<usize>; 3] {
+        let parking = end - PARKING_SIZE..end;
+        let coroutine = parking.start - page - size..parking.start - page;
+        let aside = coroutine.start - page - size..coroutine.start - page;
+        [aside, coroutine, parking]
+    }
+
+    fn own_stacks(&self) -> [Range<usize>; 3] {
+        Self::stacks(self.start.get() + self.len, self.size, self.page)
+    }
+
+    /// The parking fiber's part.
     pub(super) fn parking_range(&self) -> Range<usize> {
-        let end = self.start.get() + self.len;
-        end - PARKING_SIZE..end
+        let [_, _, parking] = self.own_stacks();
+        parking
+    }
+
+    /// The stack aside, for as long as this is there.
+    pub(super) fn aside(&self) -> Aside {
+        let [Range { start, end }, ..] = self.own_stacks();
+        let address = |address| NonZeroUsize::new(address).expect("is within the mapping");
+        Aside { guard: address(start - self.page), end: address(end), page: self.page }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         let start = ptr::with_exposed_provenance_mut(self.start.get());
-        // SAFETY: the mapping that `new` made. Both stacks have been left for good.
+        // SAFETY: the mapping that `new` made. All its stacks have been left for good.
         if unsafe { libc::munmap(start, self.len) } != 0 {
             // The system counts neighbours as one mapping, which would now become two, and the process may have no more.
             // The memory goes back all the same, only the addresses are lost.
@@ -86,12 +114,42 @@ impl Drop for Memory {
 // else's.
 unsafe impl Stack for Memory {
     fn base(&self) -> StackPointer {
+        let [_, Range { end, .. }, _] = self.own_stacks();
         // SAFETY: within the mapping, so not null.
-        unsafe { StackPointer::new_unchecked(self.parking_range().start - self.page) }
+        unsafe { StackPointer::new_unchecked(end) }
     }
 
     fn limit(&self) -> StackPointer {
-        self.start
+        let [_, Range { start, .. }, _] = self.own_stacks();
+        // SAFETY: as above.
+        unsafe { StackPointer::new_unchecked(start - self.page) }
+    }
+}
+
+/// The stack aside. Copies of it are the same stack.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Aside {
+    /// Where its guard is, once there is one.
+    guard: StackPointer,
+    end: StackPointer,
+    page: usize,
+}
+
+impl Aside {
+    /// Makes its guard. Only stacks on which there are nested calls need one, and each takes a system call.
+    pub(super) fn make_guard(&self) -> io::Result<()> {
+        guard(self.guard.get(), self.page)
+    }
+}
+
+// SAFETY: as for `Memory`; whoever has this keeps the memory, and uses it for one thing at a time.
+unsafe impl Stack for Aside {
+    fn base(&self) -> StackPointer {
+        self.end
+    }
+
+    fn limit(&self) -> StackPointer {
+        self.guard
     }
 }
 

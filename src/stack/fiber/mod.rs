@@ -15,17 +15,18 @@ mod runner;
 mod self_test;
 mod send;
 
-use super::{Backend, CarriesSealed, Stack, check_size};
+use super::{Backend, CarriesSealed, Stack, check_room, check_size};
 use crate::Error;
 use crate::frame::Frame;
 use crate::limits::Rule;
 pub(crate) use list::Root;
 use list::ThreadList;
 use runner::Runner;
-pub(crate) use runner::leave;
+pub(crate) use runner::{leave, prepare_aside, resume};
 pub use send::SendFiberStack;
 use std::fmt;
 use std::marker::PhantomData;
+use wasmtime::Engine;
 
 /// A stack that is switched to and from by a handful of instructions (corosensei), on the thread that polls.
 ///
@@ -139,7 +140,8 @@ impl Fiber {
     }
 
     #[inline]
-    fn take(&mut self) -> Result<Runner, Error> {
+    fn take(&mut self, engine: &Engine) -> Result<Runner, Error> {
+        check_room(self.size, engine)?;
         let mut runner = match self.idle.take() {
             Some(runner) => runner,
             None => Runner::new(self.size, self.rule)?,
@@ -186,8 +188,8 @@ unsafe impl Backend for FiberStack {
     type Runner = Pinned;
 
     #[inline]
-    fn take(&mut self) -> Result<Pinned, Error> {
-        Ok(Pinned { pinned: PhantomData, runner: self.0.take()? })
+    fn take(&mut self, engine: &Engine) -> Result<Pinned, Error> {
+        Ok(Pinned { pinned: PhantomData, runner: self.0.take(engine)? })
     }
 
     #[inline]

@@ -41,6 +41,10 @@ impl Root {
         Self
     }
 
+    pub(crate) fn here() -> Self {
+        Self
+    }
+
     pub(crate) fn is_one_activation_away(self) -> Option<bool> {
         None
     }

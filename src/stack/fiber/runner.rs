@@ -2,12 +2,13 @@
 #![expect(unsafe_code, reason = "the parts of a runner refer to each other by address")]
 
 use super::list::{Head, Root, ThreadList};
-use super::memory::Memory;
+use super::memory::{Aside, Memory};
 use super::parking::{ParkingFiber, Relay};
 use crate::Error;
 use crate::frame::{Frame, Leave};
 use crate::limits::Rule;
-use corosensei::{Coroutine, Yielder};
+use corosensei::stack::Stack as _;
+use corosensei::{Coroutine, Yielder, on_stack};
 use std::cell::{Cell, UnsafeCell};
 use std::ops::Range;
 use std::ptr::{self, NonNull};
@@ -33,6 +34,10 @@ struct Parts {
     fiber: UnsafeCell<Option<ParkingFiber>>,
     /// The part of the memory that is the fiber's.
     fiber_memory: Range<usize>,
+    /// The part of the memory on which futures of host functions are polled while these call their guest.
+    aside: Aside,
+    /// Whether that has its guard.
+    is_guarded: Cell<bool>,
     /// Serves `frame`, which it is given at the first resume.
     coroutine: UnsafeCell<Coroutine<*const Frame, (), (), Memory>>,
 }
@@ -46,12 +51,16 @@ impl Runner {
             parked: Cell::new(None),
             fiber: UnsafeCell::new(None),
             fiber_memory: memory.parking_range(),
+            aside: memory.aside(),
+            is_guarded: Cell::new(false),
             coroutine: UnsafeCell::new(Coroutine::with_stack(memory, |yielder, frame| {
                 // SAFETY: `resume` passes the frame that belongs to this coroutine, and it lives as long.
                 unsafe { serve(yielder, frame) };
             })),
         };
-        Ok(Self(NonNull::from(Box::leak(Box::new(parts)))))
+        let parts = Box::leak(Box::new(parts));
+        parts.frame.nesting.set_runner(ptr::from_ref(parts).cast());
+        Ok(Self(NonNull::from(parts)))
     }
 
     #[inline]
@@ -97,8 +106,8 @@ impl Runner {
                 ThreadList::of_this_thread().expect("wasmtime's list of activations is found on each thread or none");
             // SAFETY: what was parked is what was on a list above what is there now, and the call's own.
             let outer = unsafe { list.replace(parked) };
-            // SAFETY: nobody else uses the coroutine while the runner is being entered.
-            let _ended = unsafe { parts.resume() };
+            // SAFETY: the runner is being entered, with the call's activations on the list.
+            let _ended = unsafe { parts.drive() };
             // SAFETY: all that this entry pushed is taken off with the coroutine.
             let parked = unsafe { list.replace(outer) };
             parts.parked.set(Some(parked));
@@ -136,6 +145,24 @@ impl Drop for Runner {
 }
 
 impl Parts {
+    /// Runs the call until it is suspended or has ended, and tells whether the coroutine has.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else uses the coroutine.
+    #[inline(always)]
+    unsafe fn drive(&self) -> Poll<()> {
+        let resume = || {
+            // SAFETY: up to the caller.
+            let _ended = unsafe { self.resume() };
+        };
+        // SAFETY: the stack aside is below the coroutine's.
+        unsafe { self.frame.drive(resume, |f| on_stack(self.aside, f)) };
+        // SAFETY: up to the caller.
+        let coroutine = unsafe { &*self.coroutine.get() };
+        if coroutine.done() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     /// Resumes the coroutine until it is left, and tells whether it has ended.
     ///
     /// # Safety
@@ -163,10 +190,11 @@ impl Relay for ToCoroutine {
         let parts = unsafe { self.0.as_ref() };
         if parts.frame.is_to_start() {
             // The fiber's own activation, which is the youngest now.
-            parts.frame.limits.set_root(Root::of(ThreadList::of_this_thread()));
+            parts.frame.limits.set_root(Root::here());
         }
-        // SAFETY: nobody else uses the coroutine while the fiber is being entered.
-        unsafe { parts.resume() }
+        // SAFETY: the runner is being entered, with the call's activations on the list. Or it is being dropped, and the coroutine
+        // has ended.
+        unsafe { parts.drive() }
     }
 }
 
@@ -194,4 +222,32 @@ pub(crate) unsafe fn leave(backend: *const ()) {
     // SAFETY: the yielder lies at the root of the coroutine's stack.
     let yielder = unsafe { &*backend.cast::<Yielder<*const Frame, ()>>() };
     yielder.suspend(());
+}
+
+/// Enters a coroutine from the stack aside, for a nested call.
+///
+/// # Safety
+///
+/// `runner` is that of a frame whose call is being driven, and whose host future is polled aside.
+pub(crate) unsafe fn resume(runner: *const ()) {
+    // SAFETY: up to the caller.
+    let parts = unsafe { &*runner.cast::<Parts>() };
+    // SAFETY: the coroutine was left, and who drives it waits for the host future.
+    let _ended = unsafe { parts.resume() };
+}
+
+/// Makes the stack aside ready.
+///
+/// # Safety
+///
+/// `runner` is that of a current frame.
+pub(crate) unsafe fn prepare_aside(runner: *const ()) -> Result<(), Error> {
+    // SAFETY: up to the caller.
+    let Parts { aside, is_guarded, .. } = unsafe { &*runner.cast::<Parts>() };
+    if !is_guarded.get() {
+        let size = aside.base().get() - aside.limit().get();
+        aside.make_guard().map_err(|source| Error::StackMemory { size, source })?;
+        is_guarded.set(true);
+    }
+    Ok(())
 }

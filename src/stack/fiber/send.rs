@@ -7,6 +7,7 @@ use crate::Error;
 use crate::frame::Frame;
 use crate::stack::{Backend, CarriesSealed, Stack};
 use std::fmt;
+use wasmtime::Engine;
 
 /// A stack that is switched to like a [`FiberStack`](crate::FiberStack), whose calls are `Send`: they can be spawned on a
 /// runtime with many threads, resumed now on one thread and then on another, and dropped on any.
@@ -84,8 +85,8 @@ unsafe impl Backend for SendFiberStack {
     type Runner = Runner;
 
     #[inline]
-    fn take(&mut self) -> Result<Runner, Error> {
-        self.0.take()
+    fn take(&mut self, engine: &Engine) -> Result<Runner, Error> {
+        self.0.take(engine)
     }
 
     #[inline]

@@ -5,7 +5,7 @@ pub(crate) mod cache;
 mod handoff;
 pub(crate) mod runner;
 
-use super::{Backend, CarriesSealed, Stack, check_size};
+use super::{Backend, CarriesSealed, Stack, check_room, check_size};
 use crate::Error;
 use crate::frame::Frame;
 use crate::sync::Arc;
@@ -17,6 +17,7 @@ use std::fmt;
 use std::io;
 use std::sync::LazyLock;
 use std::time::Duration;
+use wasmtime::Engine;
 
 /// How long a worker waits in the cache before it ends.
 const IDLE_LIMIT: Duration = Duration::from_secs(10);
@@ -201,7 +202,8 @@ impl Stack for ThreadStack {
 unsafe impl Backend for ThreadStack {
     type Runner = Runner;
 
-    fn take(&mut self) -> Result<Runner, Error> {
+    fn take(&mut self, engine: &Engine) -> Result<Runner, Error> {
+        check_room(self.size, engine)?;
         match self.idle.take() {
             Some(runner) => Ok(runner),
             None => self.runner(),

@@ -1,0 +1,180 @@
+//! The course of a call, from its first poll to its result, on any backend.
+#![expect(unsafe_code, reason = "the job and its result cross from one stack to another by pointer")]
+
+use crate::call::{Job, store_id};
+use crate::frame::Frame;
+use crate::stack::Backend;
+use crate::{Error, Result};
+use std::fmt;
+use std::future::Future;
+use std::mem::{self, ManuallyDrop};
+use std::panic::{self, AssertUnwindSafe};
+use std::pin::Pin;
+use std::ptr;
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use wasmtime::StoreContextMut;
+
+/// A call on a stack of the backend `B`, or one yet to begin, or over.
+pub(crate) struct Running<'a, B: Backend, T: 'static, J: Job<T>> {
+    stack: B,
+    state: State<'a, B::Runner, T, J>,
+    /// The store's, set while this is suspended: if it stays so, this was forgotten. A call within another has none.
+    suspended: Option<&'a mut bool>,
+}
+
+enum State<'a, Runner, T: 'static, J> {
+    New {
+        store: StoreContextMut<'a, T>,
+        job: J,
+    },
+    /// The code on the runner's stack has the store.
+    Suspended(Runner),
+    Ended,
+}
+
+/// What crosses between the poller and the stack: the way in at the first entry, the way out at the last.
+struct Slot<'a, T: 'static, J: Job<T>> {
+    begin: Option<(StoreContextMut<'a, T>, J)>,
+    end: Option<thread::Result<Result<J::Output>>>,
+}
+
+impl<'a, B: Backend, T: 'static, J: Job<T>> Running<'a, B, T, J> {
+    /// The caller sees to it that the stack [`Carries`](crate::Carries) `T`, `J` and its output.
+    #[inline]
+    pub(crate) fn new(stack: B, store: StoreContextMut<'a, T>, suspended: Option<&'a mut bool>, job: J) -> Self {
+        Self { stack, state: State::New { store, job }, suspended }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    pub(crate) fn is_suspended(&self) -> bool {
+        matches!(self.state, State::Suspended(_))
+    }
+
+    /// The store, if the call has not begun.
+    #[cfg(fiber_stack)]
+    pub(crate) fn new_store(&self) -> Option<&StoreContextMut<'a, T>> {
+        if let State::New { store, .. } = &self.state { Some(store) } else { None }
+    }
+
+    /// Runs the job right here, on whatever stack this is, if it has not begun.
+    pub(crate) fn run_here(&mut self) -> Option<Result<J::Output>> {
+        match mem::replace(&mut self.state, State::Ended) {
+            State::New { store, job } => Some(job.run(store)),
+            state => {
+                self.state = state;
+                None
+            }
+        }
+    }
+
+    /// Gets a runner ready for the first poll.
+    fn prepare(&mut self, store: &StoreContextMut<'a, T>) -> Result<B::Runner, Error> {
+        let runner = self.stack.take(store.engine())?;
+        let frame = B::frame(&runner);
+        frame.begin(run::<T, J>);
+        frame.limits.begin(store_id(store), J::KNOWN);
+        Ok(runner)
+    }
+
+    /// Enters the stack and sees how it was left.
+    ///
+    /// Inlined, as are the ways into the stack: the processor mispredicts the return from each function between the switch
+    /// and the poller.
+    #[inline(always)]
+    fn stretch(
+        &mut self,
+        runner: B::Runner,
+        waker: Option<&Waker>,
+        begin: Option<(StoreContextMut<'a, T>, J)>,
+    ) -> Poll<Result<J::Output>> {
+        // Not to be dropped before the call has ended, come what may.
+        let mut runner = ManuallyDrop::new(runner);
+        let mut slot = Slot::<T, J> { begin, end: None };
+        B::frame(&runner).set_stretch(ptr::from_mut(&mut slot).cast(), waker);
+        // SAFETY: slot and waker outlive this call of `enter`; the slot has the type that `run`, which `prepare` set with
+        // the same `T` and `J`, takes it to have. An unfinished runner goes into `State::Suspended`, from where it is
+        // only taken to be entered again.
+        unsafe { B::enter(&mut runner) };
+        if let Some(suspended) = &mut self.suspended {
+            **suspended = slot.end.is_none();
+        }
+        let Some(end) = slot.end else {
+            #[cfg(fiber_stack)]
+            if B::frame(&runner).nesting.is_lost() {
+                return Poll::Ready(Err(Error::Lost.into()));
+            }
+            self.state = State::Suspended(ManuallyDrop::into_inner(runner));
+            return Poll::Pending;
+        };
+        let runner = ManuallyDrop::into_inner(runner);
+        B::frame(&runner).end();
+        // SAFETY: taken out of this stack by `prepare`.
+        unsafe { self.stack.put_back(runner) };
+        Poll::Ready(end.unwrap_or_else(|payload| panic::resume_unwind(payload)))
+    }
+}
+
+/// Runs on the stack: takes the job out of the slot, does it, and puts its result there.
+///
+/// # Safety
+///
+/// The frame's slot is a valid `Slot<T, J>` whenever this runs; it may be another one after each suspension.
+unsafe fn run<T: 'static, J: Job<T>>(frame: &Frame) {
+    // SAFETY: valid, and nobody else uses it while this runs.
+    let begin = unsafe { (*frame.slot().cast::<Slot<'_, T, J>>()).begin.take() };
+    let end = begin.map(|(store, job)| panic::catch_unwind(AssertUnwindSafe(|| job.run(store))));
+    // SAFETY: as above; this is the slot of the last entry.
+    unsafe { (*frame.slot().cast::<Slot<'_, T, J>>()).end = end };
+}
+
+impl<B: Backend, T: 'static, J: Job<T>> Future for Running<'_, B, T, J> {
+    type Output = Result<J::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let (runner, begin) = match mem::replace(&mut this.state, State::Ended) {
+            State::New { store, job } => (this.prepare(&store)?, Some((store, job))),
+            State::Suspended(runner) => (runner, None),
+            State::Ended => return Poll::Ready(Err(Error::Ended.into())),
+        };
+        this.stretch(runner, Some(cx.waker()), begin)
+    }
+}
+
+// Nothing in a call is pinned: the job is moved onto the stack before it runs.
+impl<B: Backend, T: 'static, J: Job<T>> Unpin for Running<'_, B, T, J> {}
+
+impl<B: Backend, T: 'static, J: Job<T>> Drop for Running<'_, B, T, J> {
+    fn drop(&mut self) {
+        let State::Suspended(runner) = mem::replace(&mut self.state, State::Ended) else { return };
+        B::frame(&runner).cancel();
+        // With nothing left that suspends, one stretch reaches the end.
+        let panicked = panic::catch_unwind(AssertUnwindSafe(|| {
+            let end = self.stretch(runner, None, None);
+            debug_assert!(end.is_ready(), "a cancelled call suspended");
+        }));
+        // A call that is left suspended all the same is forgotten: its memory must stay as it is.
+        mem::forget(mem::replace(&mut self.state, State::Ended));
+        match panicked {
+            Ok(()) => {}
+            // Dropped, it could panic once more.
+            Err(payload) if thread::panicking() => mem::forget(payload),
+            Err(payload) => panic::resume_unwind(payload),
+        }
+    }
+}
+
+impl<B: Backend, T: 'static, J: Job<T>> fmt::Debug for Running<'_, B, T, J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::New { .. } => "new",
+            State::Suspended(_) => "suspended",
+            State::Ended => "ended",
+        };
+        f.write_str(state)
+    }
+}

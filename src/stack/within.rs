@@ -1,0 +1,114 @@
+//! The stack that a host function lies on, for the calls that it makes on top of itself.
+#![expect(unsafe_code, reason = "reaches the frame of the host function by pointer")]
+
+use crate::Error;
+use crate::frame::Frame;
+use crate::stack::Backend;
+use wasmtime::Engine;
+
+/// The frame of a host function's call, which is there as long as that waits for this.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Within(*const Frame);
+
+// SAFETY: what it points to is only used on the thread on which it is current.
+unsafe impl Send for Within {}
+
+impl Within {
+    /// The call that this code is a host function of, if any.
+    pub(crate) fn here() -> Self {
+        Self(Frame::current())
+    }
+
+    /// The host function's frame, if this code is part of its call and of none within.
+    pub(crate) fn host(&self) -> Option<&Frame> {
+        if !Frame::is_current(self.0) {
+            return None;
+        }
+        // SAFETY: a frame is current only while its stack runs code, this code, and outlives it.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+cfg_select! {
+    fiber_stack => {
+        use super::fiber::{Root, resume};
+        use std::ptr::NonNull;
+
+        /// The frame of a nested call, forgotten with the call that is forgotten.
+        #[derive(Debug)]
+        pub(crate) struct Level(NonNull<Frame>);
+
+        // SAFETY: goes where the host function's future goes, which nobody polls from two threads at once. On a stack whose
+        // calls change threads, what lies on the stack is `Send`.
+        unsafe impl Send for Level {}
+
+        impl Drop for Level {
+            fn drop(&mut self) {
+                // SAFETY: made by `Box::leak` in `take`. The call has ended, or never began.
+                drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+            }
+        }
+
+        // SAFETY: `enter` runs the frame by way of the host function that waits on the stack, `Frame::wait_for_nested`, and
+        // returns when that leaves the stack. The frame is current meanwhile. It has an address of its own, which it keeps. A
+        // level that is forgotten keeps its memory.
+        unsafe impl Backend for Within {
+            type Runner = Level;
+
+            fn take(&mut self, _: &Engine) -> Result<Level, Error> {
+                let host = self.host().ok_or(Error::NotWithin)?;
+                Ok(Level(NonNull::from(Box::leak(Box::new(host.nested())))))
+            }
+
+            unsafe fn put_back(&mut self, level: Level) {
+                drop(level);
+            }
+
+            fn frame(level: &Level) -> &Frame {
+                // SAFETY: valid until the level is dropped.
+                unsafe { level.0.as_ref() }
+            }
+
+            unsafe fn enter(level: &mut Level) {
+                let frame = Self::frame(level);
+                // SAFETY: whoever enters has made sure that this code is part of the host function, so that its frame is
+                // current.
+                let host = unsafe { &*Frame::current() };
+                if frame.is_to_start() {
+                    host.nesting.begin(frame);
+                    frame.limits.set_root(Root::here());
+                }
+                let _current = frame.make_current();
+                let runner = frame.nesting.runner();
+                let resume = || {
+                    // SAFETY: the host function's future is polled aside, so nobody else is entering the stack.
+                    unsafe { resume(runner) };
+                };
+                // SAFETY: this is aside itself.
+                unsafe { frame.drive(resume, |step| step()) };
+            }
+        }
+    }
+    _ => {
+        // SAFETY: there is no runner.
+        unsafe impl Backend for Within {
+            type Runner = std::convert::Infallible;
+
+            fn take(&mut self, _: &Engine) -> Result<Self::Runner, Error> {
+                Err(Error::NotWithin)
+            }
+
+            unsafe fn put_back(&mut self, runner: Self::Runner) {
+                match runner {}
+            }
+
+            fn frame(runner: &Self::Runner) -> &Frame {
+                match *runner {}
+            }
+
+            unsafe fn enter(runner: &mut Self::Runner) {
+                match *runner {}
+            }
+        }
+    }
+}
