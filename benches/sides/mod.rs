@@ -23,16 +23,29 @@ use self::futures::{Pending, Woken};
 /// The data of every store.
 pub(crate) type Data = u64;
 
-/// The guest: functions that return at once, and a loop of host calls.
+/// The guest: functions that return at once, a loop of host calls, and one of host calls that call its handler.
 const GUEST: &str = r#"
     (import "host" "call" (func $call (param i32) (result i32)))
+    (import "host" "back" (func $back (param i32) (result i32)))
     (func (export "nop0"))
     (func (export "nop6") (param i32 i64 f32 f64 i32 i64) (result i64) (local.get 1))
+    (func (export "handler") (param $n i32) (result i32) (call $call (local.get $n)))
+    (func (export "nested") (param $n i32) (result i32) (local $sum i32)
+        (loop $again
+            (local.set $sum (i32.add (local.get $sum) (call $back (local.get $n))))
+            (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+        (local.get $sum))
     (func (export "loop") (param $n i32) (result i32) (local $sum i32)
         (loop $again
             (local.set $sum (i32.add (local.get $sum) (call $call (local.get $n))))
             (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
         (local.get $sum))"#;
+
+/// The guest's `handler`, which a host function calls back.
+fn handler(caller: &mut Caller<'_, Data>) -> Result<wasmtime::TypedFunc<i32, i32>> {
+    let handler = caller.get_export("handler").and_then(wasmtime::Extern::into_func).expect("the guest exports it");
+    handler.typed(caller)
+}
 
 /// The guest's text, with something added.
 pub(crate) fn guest(more: &str) -> String {
@@ -147,6 +160,9 @@ impl Side for Plain {
                 n
             })?,
         };
+        linker.func_wrap("host", "back", |mut caller: Caller<'_, Data>, n: i32| {
+            handler(&mut caller)?.call(&mut caller, n)
+        })?;
         Ok(())
     }
 
@@ -228,6 +244,9 @@ impl Side for Native {
                 })
             })?,
         };
+        linker.func_wrap_async("host", "back", |mut caller: Caller<'_, Data>, (n,): (i32,)| {
+            Box::new(async move { handler(&mut caller)?.call_async(&mut caller, n).await })
+        })?;
         Ok(())
     }
 
@@ -317,6 +336,9 @@ fn define_local(linker: &mut Linker<Data>, host: Host) -> Result<()> {
             n
         })?,
     };
+    linker.func_wrap_suspending("host", "back", async |mut caller: Caller<'_, Data>, n: i32| -> Result<i32> {
+        AsyncFunc::from(handler(&mut caller)?).call_within(&mut caller, n).await
+    })?;
     Ok(())
 }
 
@@ -351,6 +373,9 @@ fn define_send(linker: &mut Linker<Data>, host: Host) -> Result<()> {
             n
         })?,
     };
+    linker.func_wrap_suspending_boxed("host", "back", |mut caller: Caller<'_, Data>, (n,): (i32,)| {
+        Box::new(async move { AsyncFunc::from(handler(&mut caller)?).call_within(&mut caller, n).await })
+    })?;
     Ok(())
 }
 

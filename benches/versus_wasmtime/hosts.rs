@@ -23,7 +23,11 @@ pub(crate) fn run(runner: &mut Runner) {
         ("pending10_typed", Host::Typed(10), noop),
     ];
     for (name, host, waker) in cases {
-        runner.run(&HostCalls { name, host, waker });
+        runner.run(&HostCalls { name, host, waker, func: "loop" });
+    }
+    // The host function calls a handler of the guest's, which calls the host function.
+    for (name, host) in [("nested_ready", Host::Typed(0)), ("nested_pending", Host::Typed(1))] {
+        runner.run(&HostCalls { name, host, waker: Waker::noop().clone(), func: "nested" });
     }
 }
 
@@ -32,6 +36,8 @@ struct HostCalls {
     name: &'static str,
     host: Host,
     waker: Waker,
+    /// What the guest exports.
+    func: &'static str,
 }
 
 impl HostCalls {
@@ -59,7 +65,7 @@ impl Case for HostCalls {
 
     fn bench<S: Side>(&self, engine: &Engine, bencher: &mut Bencher<'_>) {
         let mut live = Linked::<S>::new(engine, self.host, Memory::No).unwrap().live().unwrap();
-        let func = live.func::<i32, i32>("loop").unwrap();
+        let func = live.func::<i32, i32>(self.func).unwrap();
         let calls = i32::try_from(CALLS).unwrap();
         bencher.iter(|| {
             let sum = drive_with(&self.waker, S::call(&func, &mut live.stack, &mut live.store, calls)).unwrap();
