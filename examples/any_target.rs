@@ -12,8 +12,8 @@ use futures::future::try_join_all;
 use futures_timer::Delay;
 use std::env::consts::ARCH;
 use std::time::Duration;
-use wasmtime::{Engine, Linker, Module, Result, Store};
-use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, LinkerExt, Stack, ThreadStack};
+use wasmtime::{Engine, Linker, Module, Result};
+use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, LinkerExt, Stack, Store, ThreadStack};
 
 /// Adds up what it gets for each of `n` questions.
 const GUEST: &str = r#"

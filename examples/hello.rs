@@ -9,8 +9,8 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
-use wasmtime::{Caller, Engine, Linker, Module, Result, Store};
-use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, DefaultStack, LinkerExt, Stack};
+use wasmtime::{Caller, Engine, Linker, Module, Result};
+use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, DefaultStack, LinkerExt, Stack, Store};
 
 const GUEST: &str = r#"
     (module

@@ -16,8 +16,8 @@ use std::io;
 use std::mem;
 use std::ptr;
 use std::task::Poll;
-use wasmtime::{Config, Engine, Func, Instance, Module, Store, Trap, Val};
-use wasmtime_async::{Carries, Error, FuncExt, Stack};
+use wasmtime::{Config, Engine, Func, Instance, Module, Trap, Val};
+use wasmtime_async::{Carries, Error, FuncExt, Stack, Store};
 
 fn alone() -> bool {
     // Without these, a thread takes address space for a heap of its own, and a panic for what it prints.
@@ -62,7 +62,7 @@ fn engine() -> Engine {
 
 fn guest(engine: &Engine) -> (Store<()>, Func) {
     let mut store = Store::new(engine, ());
-    let wait = Func::wrap_suspending(&mut store, async |_: i32| futures::pending!());
+    let wait = Func::wrap_suspending_send(&mut store, |_: i32| async { futures::pending!() });
     let module = Module::new(engine, GUEST).unwrap();
     let instance = Instance::new(&mut store, &module, &[wait.into()]).unwrap();
     let run = instance.get_func(&mut store, "run").unwrap();
@@ -122,7 +122,7 @@ fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> 
         let mut forgotten = forgotten_run.call_on(&mut reused, &mut store, &param, &mut squared);
         assert!(poll_once(&mut forgotten).is_pending());
         mem::forget(forgotten);
-        mem::forget(store);
+        drop(store);
         let (store, run) = &mut spare;
         for _ in 0..2 {
             let error = finish(run.call_on(&mut reused, store, &param, &mut squared)).unwrap_err();
@@ -191,6 +191,11 @@ macro_rules! runs_out {
 #[cfg(fiber_stack)]
 mod fiber {
     runs_out!(wasmtime_async::FiberStack);
+}
+
+#[cfg(fiber_stack)]
+mod send_fiber {
+    runs_out!(wasmtime_async::SendFiberStack);
 }
 
 #[cfg(feature = "thread-backend")]

@@ -1,28 +1,37 @@
 //! The calls: on which stacks, how many at once, and what has become of them.
 
-use crate::executor::{Task, Timers};
-use crate::guest::{ENDINGS, Ending, HostPanic, World, classify};
+use crate::executor::{Local, Shared, Timers, lock};
+use crate::guest::{ENDINGS, Ending, HostPanic, Suspends, World, classify};
 use crate::random::Random;
 use crate::usage::Alive;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use wasmtime::{Func, InstancePre, Store, Val};
-use wasmtime_async::{Carries, FuncExt, Stack};
+use std::thread;
+use wasmtime::{Func, InstancePre, Val};
+#[cfg(feature = "thread-backend")]
+use wasmtime_async::ThreadStack;
+use wasmtime_async::{Carries, Error, FuncExt, Stack, Store};
+#[cfg(fiber_stack)]
+use wasmtime_async::{FiberStack, SendFiberStack};
 
 /// Of address space, in bytes: more than the slack, so that one stack that is left behind shows.
 #[cfg(fiber_stack)]
 const FIBER_SIZE: usize = 64 << 20;
 #[cfg(feature = "thread-backend")]
 const THREAD_SIZE: usize = wasmtime_async::DEFAULT_STACK_SIZE;
-/// Calls in flight on each executor, by kind of stack.
+/// Calls in flight: on each executor for those that stay there, on all for those that are shared.
 #[cfg(fiber_stack)]
-const FIBERS: usize = 1500;
+const OWN_FIBERS: usize = 500;
+#[cfg(fiber_stack)]
+const SHARED_FIBERS: usize = 1000;
 #[cfg(feature = "thread-backend")]
-const THREADS: usize = 60;
+const OWN_THREADS: usize = 30;
+#[cfg(feature = "thread-backend")]
+const SHARED_THREADS: usize = 60;
 
 /// What all executors share.
 pub(crate) struct Soak {
@@ -30,13 +39,19 @@ pub(crate) struct Soak {
     stop: AtomicBool,
     pub(crate) calls: AtomicU64,
     pub(crate) suspensions: AtomicU64,
+    /// How many of those ended on another thread than they began.
+    pub(crate) moved: AtomicU64,
     pub(crate) in_flight: AtomicU64,
     endings: Mutex<BTreeMap<Ending, u64>>,
     wrong: Mutex<Option<String>>,
     #[cfg(fiber_stack)]
-    fibers: Idle<wasmtime_async::FiberStack>,
+    fibers: Idle<FiberStack>,
+    #[cfg(fiber_stack)]
+    unchecked_fibers: Idle<FiberStack>,
+    #[cfg(fiber_stack)]
+    send_fibers: Idle<SendFiberStack>,
     #[cfg(feature = "thread-backend")]
-    threads: Idle<wasmtime_async::ThreadStack>,
+    threads: Idle<ThreadStack>,
 }
 
 impl Soak {
@@ -46,13 +61,24 @@ impl Soak {
             stop: AtomicBool::new(false),
             calls: AtomicU64::new(0),
             suspensions: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             endings: Mutex::default(),
             wrong: Mutex::default(),
             #[cfg(fiber_stack)]
-            fibers: Idle::of_size(FIBER_SIZE),
+            fibers: Idle::new(Suspends::KnownFrames, || FiberStack::new(FIBER_SIZE)),
+            #[cfg(fiber_stack)]
+            unchecked_fibers: Idle::new(Suspends::Anything, || {
+                // SAFETY: the host functions have nothing of the thread.
+                #[expect(unsafe_code, reason = "a kind of stack to be tried")]
+                unsafe {
+                    FiberStack::unchecked(FIBER_SIZE)
+                }
+            }),
+            #[cfg(fiber_stack)]
+            send_fibers: Idle::new(Suspends::KnownFrames, || SendFiberStack::new(FIBER_SIZE)),
             #[cfg(feature = "thread-backend")]
-            threads: Idle::of_size(THREAD_SIZE),
+            threads: Idle::new(Suspends::Anything, || ThreadStack::new(THREAD_SIZE)),
         }
     }
 
@@ -87,37 +113,61 @@ impl Soak {
     }
 
     /// What one executor is to do.
-    pub(crate) fn slots<'a>(&'a self, timers: &'a Timers, random: &mut Random) -> Vec<Task<'a>> {
-        let mut tasks: Vec<Task<'a>> = Vec::new();
+    pub(crate) fn own_tasks<'a>(&'a self, timers: &Timers, random: &mut Random) -> Vec<Local<'a>> {
+        let mut tasks: Vec<Local<'a>> = Vec::new();
         #[cfg(fiber_stack)]
-        for _ in 0..FIBERS {
-            tasks.push(Box::pin(slot(self, &self.fibers, timers, random.fork())));
+        for _ in 0..OWN_FIBERS {
+            tasks.push(Box::pin(slot(self, &self.fibers, timers.clone(), random.fork())));
+            tasks.push(Box::pin(slot(self, &self.unchecked_fibers, timers.clone(), random.fork())));
         }
         #[cfg(feature = "thread-backend")]
-        for _ in 0..THREADS {
-            tasks.push(Box::pin(slot(self, &self.threads, timers, random.fork())));
+        for _ in 0..OWN_THREADS {
+            tasks.push(Box::pin(slot(self, &self.threads, timers.clone(), random.fork())));
         }
         tasks
+    }
+
+    /// What all executors are to do.
+    pub(crate) fn shared_tasks<'a>(&'a self, timers: &Timers, random: &mut Random) -> Vec<Shared<'a>> {
+        let mut tasks: Vec<Shared<'a>> = Vec::new();
+        #[cfg(fiber_stack)]
+        for _ in 0..SHARED_FIBERS {
+            tasks.push(Box::pin(slot(self, &self.send_fibers, timers.clone(), random.fork())));
+        }
+        #[cfg(feature = "thread-backend")]
+        for _ in 0..SHARED_THREADS {
+            tasks.push(Box::pin(slot(self, &self.threads, timers.clone(), random.fork())));
+        }
+        tasks
+    }
+
+    /// The kinds of stacks that there are.
+    pub(crate) fn stacks() -> &'static str {
+        match (cfg!(fiber_stack), cfg!(feature = "thread-backend")) {
+            (true, true) => "fiber,unchecked,send,thread",
+            (true, false) => "fiber,unchecked,send",
+            (false, _) => "thread",
+        }
     }
 
     /// Drops what is left when no executor is running.
     pub(crate) fn clear(&self) {
         #[cfg(fiber_stack)]
-        lock(&self.fibers.stacks).clear();
+        {
+            lock(&self.fibers.stacks).clear();
+            lock(&self.unchecked_fibers.stacks).clear();
+            lock(&self.send_fibers.stacks).clear();
+        }
         #[cfg(feature = "thread-backend")]
         {
             lock(&self.threads.stacks).clear();
-            wasmtime_async::ThreadStack::end_cached_threads();
+            ThreadStack::end_cached_threads();
         }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// One call after another, on stacks that come from and go to whichever executor.
-async fn slot<S: Stack + Carries<World>>(soak: &Soak, idle: &Idle<S>, timers: &Timers, mut random: Random) {
+async fn slot<S: Stack + Carries<World>>(soak: &Soak, idle: &Idle<S>, timers: Timers, mut random: Random) {
     while !soak.is_over() {
         let mut stack = idle.take(&mut random);
         let alive = Alive::new();
@@ -127,7 +177,7 @@ async fn slot<S: Stack + Carries<World>>(soak: &Soak, idle: &Idle<S>, timers: &T
         let run = instance.get_func(&mut store, "run").expect("is exported");
         // Stores are used for a few calls.
         for _ in 0..=random.below(4) {
-            call(soak, &mut stack, &mut store, run, &mut random).await;
+            call(soak, (&mut stack, idle.suspends), &mut store, run, &mut random).await;
             if soak.is_over() {
                 return;
             }
@@ -141,20 +191,21 @@ async fn slot<S: Stack + Carries<World>>(soak: &Soak, idle: &Idle<S>, timers: &T
 
 /// Stacks of one kind that no call is on.
 struct Idle<S> {
-    size: usize,
+    suspends: Suspends,
+    new: fn() -> Result<S, Error>,
     stacks: Mutex<Vec<S>>,
 }
 
 impl<S: Stack> Idle<S> {
     /// None yet.
-    fn of_size(size: usize) -> Self {
-        Self { size, stacks: Mutex::default() }
+    fn new(suspends: Suspends, new: fn() -> Result<S, Error>) -> Self {
+        Self { suspends, new, stacks: Mutex::default() }
     }
 
     /// One that any thread may have used, or a new one.
     fn take(&self, random: &mut Random) -> S {
         let idle = random.take(&mut lock(&self.stacks));
-        idle.unwrap_or_else(|| S::new(self.size).expect("there is memory for a stack"))
+        idle.unwrap_or_else(|| (self.new)().expect("there is memory for a stack"))
     }
 
     fn put_back(&self, stack: S) {
@@ -182,7 +233,7 @@ impl Drop for InFlight<'_> {
 
 async fn call<S: Stack + Carries<World>>(
     soak: &Soak,
-    stack: &mut S,
+    (stack, suspends): (&mut S, Suspends),
     store: &mut Store<World>,
     run: Func,
     random: &mut Random,
@@ -198,12 +249,14 @@ async fn call<S: Stack + Carries<World>>(
     let params = [Val::I32(rounds), Val::I32(number)];
     let in_flight = InFlight::new(&soak.in_flight);
     let mut future = Some(Box::pin(run.call_on(stack, store, &params, &mut results)));
-    let mut pendings = 0;
+    let (mut pendings, mut moved) = (0, 0);
+    let mut thread = None;
     let outcome = poll_fn(|cx| {
         if drop_after == Some(pendings) {
             future = None;
             return Poll::Ready(None);
         }
+        moved += u64::from(thread.replace(thread::current().id()).is_some_and(|last| Some(last) != thread));
         let call = future.as_mut().expect("is polled until it is ready");
         match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
             Ok(Poll::Ready(result)) => Poll::Ready(Some(Ok(result))),
@@ -219,8 +272,9 @@ async fn call<S: Stack + Carries<World>>(
     // ORDERING: counts.
     soak.calls.fetch_add(1, Ordering::Relaxed);
     soak.suspensions.fetch_add(pendings, Ordering::Relaxed);
+    soak.moved.fetch_add(moved, Ordering::Relaxed);
 
-    let expected = Ending::expected(number, sum);
+    let expected = Ending::expected(number, sum, suspends);
     let ending = match outcome {
         None => Some(Ending::Dropped),
         Some(Err(payload)) => payload.is::<HostPanic>().then_some(Ending::HostPanic),

@@ -1,23 +1,19 @@
-//! Runs many tasks on one thread, in random order, so that a lost wake-up shows.
+//! Runs many tasks, woken ones in a random order, so that a lost wake-up shows.
 
 use crate::random::Random;
 use crate::usage::Alive;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// Wakers that wait to be fired by their executor.
+/// Wakers that wait to be fired by an executor.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Timers(Arc<Mutex<Vec<Waker>>>);
 
 impl Timers {
-    fn with<R>(&self, f: impl FnOnce(&mut Vec<Waker>) -> R) -> R {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Waits until its executor has fired it, or at once for every third number.
+    /// Waits until an executor has fired it, or at once for every third number.
     pub(crate) async fn wait(&self, number: i32) {
         let _alive = Alive::new();
         let mut waited = number % 3 == 0;
@@ -26,14 +22,14 @@ impl Timers {
                 return Poll::Ready(());
             }
             waited = true;
-            self.with(|wakers| wakers.push(cx.waker().clone()));
+            lock(&self.0).push(cx.waker().clone());
             Poll::Pending
         })
         .await;
     }
 }
 
-/// Which tasks of an executor have been woken.
+/// Which tasks have been woken.
 #[derive(Default)]
 struct Woken(Mutex<Vec<usize>>);
 
@@ -50,62 +46,101 @@ impl Wake for TaskWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // ORDERING: what happened before is seen by whoever locks the list.
-        if !self.queued.swap(true, Ordering::Relaxed) {
-            self.woken.0.lock().unwrap_or_else(PoisonError::into_inner).push(self.task);
+        // ORDERING: pairs with that in `Tasks::poll`, which polls after it.
+        if !self.queued.swap(true, Ordering::AcqRel) {
+            lock(&self.woken.0).push(self.task);
         }
     }
 }
 
-/// A task that borrows.
-pub(crate) type Task<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+/// A task that stays with its executor.
+pub(crate) type Local<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+/// A task that all executors poll.
+pub(crate) type Shared<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// Runs tasks that wait for nothing but these timers, woken ones in a random order, until it is time to stop. Then drops
-/// them as they are.
-///
-/// # Errors
-///
-/// If no task is woken, and there is no timer left that could wake one.
+/// Tasks that wait for nothing but their timers.
+pub(crate) struct Tasks<F> {
+    futures: Vec<Mutex<Option<F>>>,
+    wakers: Vec<Arc<TaskWaker>>,
+    woken: Arc<Woken>,
+    timers: Timers,
+}
+
+impl<F: Future<Output = ()> + Unpin> Tasks<F> {
+    pub(crate) fn new(futures: Vec<F>, timers: Timers) -> Self {
+        let woken = Arc::<Woken>::default();
+        let wakers: Vec<_> = (0..futures.len())
+            .map(|task| {
+                let woken = woken.clone();
+                Arc::new(TaskWaker { task, queued: AtomicBool::new(false), woken, _alive: Alive::new() })
+            })
+            .collect();
+        wakers.iter().for_each(Wake::wake_by_ref);
+        Self { futures: futures.into_iter().map(|future| Mutex::new(Some(future))).collect(), wakers, woken, timers }
+    }
+
+    /// Fires a timer, polls a task, or both, if there is anything to do.
+    fn step(&self, random: &mut Random) {
+        let task = random.take(&mut lock(&self.woken.0));
+        let fires = task.is_none() || random.below(2) == 0;
+        let timer = if fires { random.take(&mut lock(&self.timers.0)) } else { None };
+        if let Some(timer) = timer {
+            timer.wake();
+        }
+        if let Some(task) = task {
+            self.poll(task);
+        }
+    }
+
+    fn poll(&self, task: usize) {
+        // Woken while another executor polls it, it is polled once more after that.
+        let mut future = lock(&self.futures[task]);
+        let waker = &self.wakers[task];
+        // ORDERING: pairs with that in `TaskWaker::wake_by_ref`: what was done before a wake-up is seen by the poll.
+        waker.queued.swap(false, Ordering::AcqRel);
+        let waker = Waker::from(waker.clone());
+        if let Some(pinned) = &mut *future
+            && Pin::new(pinned).poll(&mut Context::from_waker(&waker)).is_ready()
+        {
+            *future = None;
+        }
+    }
+
+    /// Drops the tasks as they are, in a random order, when no executor polls them any more.
+    ///
+    /// # Errors
+    ///
+    /// If a task has not ended, and is neither woken nor waits for a timer.
+    pub(crate) fn end(self, random: &mut Random) -> Result<(), &'static str> {
+        let woken = lock(&self.woken.0);
+        let timers = std::mem::take(&mut *lock(&self.timers.0));
+        let is_lost = |(task, future): (usize, &Mutex<Option<F>>)| {
+            let waker = Waker::from(self.wakers[task].clone());
+            lock(future).is_some() && !woken.contains(&task) && !timers.iter().any(|timer| timer.will_wake(&waker))
+        };
+        let lost = self.futures.iter().enumerate().any(is_lost);
+        drop(woken);
+        let mut futures = self.futures;
+        while let Some(future) = random.take(&mut futures) {
+            drop(future);
+        }
+        if lost { Err("a wake-up was lost") } else { Ok(()) }
+    }
+}
+
+/// Runs the tasks of one executor, and those that it shares, until it is time to stop. (If a wake-up is lost,
+/// [`Tasks::end`] finds it.)
 pub(crate) fn execute(
-    tasks: Vec<Task<'_>>,
-    timers: &Timers,
+    own: &Tasks<Local<'_>>,
+    shared: &Tasks<Shared<'_>>,
     random: &mut Random,
     is_over: impl Fn() -> bool,
-) -> Result<(), &'static str> {
-    let mut tasks: Vec<_> = tasks.into_iter().map(Some).collect();
-    let woken = Arc::<Woken>::default();
-    let wakers: Vec<_> = (0..tasks.len())
-        .map(|task| {
-            let waker = TaskWaker { task, queued: AtomicBool::new(false), woken: woken.clone(), _alive: Alive::new() };
-            Arc::new(waker)
-        })
-        .collect();
-    wakers.iter().for_each(Wake::wake_by_ref);
+) {
+    while !is_over() {
+        if random.below(2) == 0 { own.step(random) } else { shared.step(random) }
+    }
+}
 
-    let mut outcome = Ok(());
-    while outcome.is_ok() && !is_over() {
-        let task = random.take(&mut woken.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let timer = if task.is_none() || random.below(2) == 0 { timers.with(|all| random.take(all)) } else { None };
-        if task.is_none() && timer.is_none() {
-            outcome = Err("a wake-up was lost");
-        }
-        if let Some(waker) = timer {
-            waker.wake();
-        }
-        let Some(task) = task else { continue };
-        // ORDERING: only this thread clears it, and it polls after that.
-        wakers[task].queued.store(false, Ordering::Relaxed);
-        let waker = Waker::from(wakers[task].clone());
-        if let Some(future) = &mut tasks[task]
-            && future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
-        {
-            tasks[task] = None;
-        }
-    }
-    // With calls in flight.
-    while let Some(task) = random.take(&mut tasks) {
-        drop(task);
-    }
-    timers.with(Vec::clear);
-    outcome
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -56,11 +56,21 @@ pub(crate) enum Ending {
     OutOfFuel,
     NestedReturned,
     NestedTrap,
+    NestedRefused,
     Dropped,
 }
 
+/// What a kind of stack suspends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Suspends {
+    /// Guests, and not host functions that have called one.
+    #[cfg(fiber_stack)]
+    KnownFrames,
+    Anything,
+}
+
 impl Ending {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: &[Self] = &[
         Self::Returned,
         Self::HostError,
         Self::HostPanic,
@@ -72,10 +82,12 @@ impl Ending {
         Self::OutOfFuel,
         Self::NestedReturned,
         Self::NestedTrap,
+        #[cfg(fiber_stack)]
+        Self::NestedRefused,
         Self::Dropped,
     ];
 
-    pub(crate) fn expected(number: i32, sum: i32) -> Self {
+    pub(crate) fn expected(number: i32, sum: i32, suspends: Suspends) -> Self {
         match number {
             0 => Self::Returned,
             1 => Self::HostError,
@@ -86,6 +98,7 @@ impl Ending {
             6 => Self::Null,
             7 => Self::StackOverflow,
             8 => Self::OutOfFuel,
+            _ if suspends != Suspends::Anything => Self::NestedRefused,
             _ if sum % 2 == 0 => Self::NestedReturned,
             _ => Self::NestedTrap,
         }
@@ -114,12 +127,15 @@ pub(crate) struct World {
 
 pub(crate) fn linker(engine: &Engine) -> Result<Linker<World>> {
     let mut linker = Linker::new(engine);
-    linker.func_wrap_suspending("host", "wait", async |caller: Caller<'_, World>, number: i32| {
-        caller.data().timers.wait(number).await;
+    linker.func_wrap_suspending_send("host", "wait", |caller: Caller<'_, World>, number: i32| {
+        let timers = caller.data().timers.clone();
+        async move { timers.wait(number).await }
     })?;
-    linker.func_wrap_suspending("host", "fail", async |caller: Caller<'_, World>| {
-        caller.data().timers.wait(1).await;
-        Result::<()>::Err(HostError.into())
+    linker.func_wrap_suspending_boxed("host", "fail", |caller: Caller<'_, World>, (): ()| {
+        Box::new(async move {
+            caller.data().timers.wait(1).await;
+            Result::<()>::Err(HostError.into())
+        })
     })?;
     linker.func_wrap("host", "panic", || -> () {
         let _alive = Alive::new();
@@ -148,6 +164,9 @@ pub(crate) fn classify(result: &Result<()>, expected: Ending, sum: i32, results:
     };
     if error.is::<HostError>() {
         return Some(Ending::HostError);
+    }
+    if let Some(wasmtime_async::Error::ForeignFrames { .. }) = error.downcast_ref() {
+        return Some(Ending::NestedRefused);
     }
     Some(match error.downcast_ref::<Trap>()? {
         Trap::UnreachableCodeReached if expected == Ending::NestedTrap => Ending::NestedTrap,

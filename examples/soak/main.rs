@@ -1,15 +1,16 @@
-//! A long run: thousands of calls in flight on fiber stacks and thread stacks, on two threads, that end and are dropped
-//! in every way and at any moment.
+//! A long run: thousands of calls in flight on stacks of all kinds, on two threads, that end and are dropped in every
+//! way and at any moment. Those that are `Send` go from one thread to the other.
 //!
 //! ```sh
 //! cargo run --release --features thread-backend --example soak -- --seconds 120
 //! ```
 //!
-//! Without the feature, it runs fiber stacks alone.
+//! Without the feature, it runs without thread stacks.
 //!
-//! It goes in rounds. After each, everything is dropped, and what the process has is compared with what it had after the
-//! first: threads, address space (of which each fiber stack takes 64 MiB, so that one that is left behind shows), bytes
-//! allocated, and what host functions have on their stacks, which counts itself. Ends with `leaks=none`, or in failure.
+//! It goes in rounds. After each, everything is dropped, and what the process has is compared with what it had after
+//! the first: threads, address space (of which each fiber stack takes 64 MiB, so that one that is left behind shows),
+//! bytes allocated, and what host functions have on their stacks, which counts itself. Ends with `leaks=none`, or in
+//! failure.
 
 mod calls;
 mod executor;
@@ -18,7 +19,7 @@ mod random;
 mod usage;
 
 use calls::Soak;
-use executor::{Timers, execute};
+use executor::{Tasks, Timers, execute};
 use guest::{Ending, GUEST, HostPanic, linker};
 use random::Random;
 use std::collections::BTreeMap;
@@ -43,15 +44,16 @@ const SLACK_ALLOCATED: u64 = 16 << 10;
 fn round(soak: &Soak, random: &mut Random, time: Duration, start: Instant) {
     soak.start();
     let end = Instant::now() + time;
+    let timers = Timers::default();
+    let shared = Tasks::new(soak.shared_tasks(&timers, random), timers);
     thread::scope(|scope| {
         for _ in 0..EXECUTORS {
-            let mut random = random.fork();
+            let (shared, mut random) = (&shared, random.fork());
             scope.spawn(move || {
                 let timers = Timers::default();
-                let slots = soak.slots(&timers, &mut random);
-                if let Err(what) = execute(slots, &timers, &mut random, || soak.is_over()) {
-                    soak.is_wrong(what);
-                }
+                let own = Tasks::new(soak.own_tasks(&timers, &mut random), timers);
+                execute(&own, shared, &mut random, || soak.is_over());
+                own.end(&mut random).unwrap_or_else(|what| soak.is_wrong(what));
             });
         }
         while Instant::now() < end && !soak.is_over() {
@@ -69,6 +71,7 @@ fn round(soak: &Soak, random: &mut Random, time: Duration, start: Instant) {
         }
         soak.stop();
     });
+    shared.end(random).unwrap_or_else(|what| soak.is_wrong(what));
     soak.clear();
 }
 
@@ -148,7 +151,13 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     // ORDERING: the threads that count have been joined.
-    let (calls, suspensions) = (soak.calls.load(Ordering::Relaxed), soak.suspensions.load(Ordering::Relaxed));
-    println!("calls={calls} suspensions={suspensions} seconds={:.0} leaks=none", start.elapsed().as_secs_f64());
+    let [calls, suspensions, moved] =
+        [&soak.calls, &soak.suspensions, &soak.moved].map(|count| count.load(Ordering::Relaxed));
+    if moved == 0 {
+        println!("wrong: no call has changed threads");
+        return Ok(ExitCode::FAILURE);
+    }
+    let (seconds, stacks) = (start.elapsed().as_secs_f64(), Soak::stacks());
+    println!("calls={calls} suspensions={suspensions} moved={moved} seconds={seconds:.0} stacks={stacks} leaks=none");
     Ok(ExitCode::SUCCESS)
 }

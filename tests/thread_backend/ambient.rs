@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::task::Poll;
 use std::thread;
-use wasmtime::{Caller, Engine, Func, Store};
-use wasmtime_async::{DEFAULT_STACK_SIZE, FuncExt, Stack, ThreadStack, yield_now};
+use wasmtime::{Caller, Engine, Func};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FuncExt, Stack, Store, ThreadStack, yield_now};
 
 thread_local!(static TITLE: RefCell<String> = RefCell::default());
 
@@ -120,7 +120,7 @@ fn a_stack_keeps_its_hook_for_all_its_calls() {
         let mut call = stack.run(&mut forgotten, |_| Ok(yield_now()?));
         assert!(poll_once(&mut call).is_pending());
         std::mem::forget(call);
-        std::mem::forget(forgotten);
+        drop(forgotten);
         at.note("poller", "next call");
         assert_eq!(block_on(stack.run(&mut store, |_| Ok(title()))).unwrap(), "mine");
         // A new stack has none of it, whichever thread it gets.
@@ -130,7 +130,8 @@ fn a_stack_keeps_its_hook_for_all_its_calls() {
     });
 }
 
-/// A call in which `capture`, `enter` or `leave` panics goes on; its thread is given up if it was one of the latter two.
+/// A call in which `capture`, `enter` or `leave` panics goes on; its thread is given up if it was one of the latter
+/// two.
 #[test]
 fn panics_of_the_hook_do_not_reach_the_call() {
     struct Leave(bool);
@@ -312,7 +313,7 @@ mod tokio_runtime {
                 runtime.spawn(async move {
                     let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
                     let mut store = Store::new(&Engine::default(), ());
-                    let call = stack.run(&mut store, |_| {
+                    let call = stack.run(&mut store, move |_| {
                         let listener = suspend_until(TcpListener::bind(("127.0.0.1", 0)))??;
                         sender.send(None).unwrap();
                         // Nobody connects.

@@ -11,8 +11,8 @@ use std::process;
 use std::sync::mpsc::{RecvError, Sender, channel};
 use std::task::Poll;
 use std::thread::{self, ThreadId};
-use wasmtime::{Config, Engine, Func, Module, Store};
-use wasmtime_async::{Call, DEFAULT_STACK_SIZE, Error, FuncExt, Stack, ThreadStack, suspend_until, yield_now};
+use wasmtime::{Config, Engine, Func, Module};
+use wasmtime_async::{Call, DEFAULT_STACK_SIZE, Error, FuncExt, Stack, Store, ThreadStack, suspend_until, yield_now};
 
 fn thread_of(stack: &mut ThreadStack) -> ThreadId {
     let mut store = Store::new(&Engine::default(), ());
@@ -271,7 +271,7 @@ fn a_forgotten_call_keeps_its_thread() {
             at.note("poller", format_args!("forgets call {n}"));
             assert!(poll_once(&mut call).is_pending());
             std::mem::forget(call);
-            std::mem::forget(store);
+            drop(store);
             at.note("poller", format_args!("uses the stack after {n}"));
             assert_ne!(thread_of(&mut stack), first);
             assert_eq!(workers(), n + 1);

@@ -3,8 +3,8 @@
 use crate::host::Host;
 use crate::{Row, Value};
 use wasmtime::error::Context as _;
-use wasmtime::{Instance, Linker, Memory, Module, Result, Store, TypedFunc, bail};
-use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, DefaultStack, LinkerExt, Stack};
+use wasmtime::{Instance, Linker, Memory, Module, Result, TypedFunc, bail};
+use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, DefaultStack, LinkerExt, Stack, Store};
 
 // From `sqlite3.h`.
 const OK: i32 = 0;

@@ -1,8 +1,8 @@
 //! An async host function has its caller only while it runs.
 
 use std::sync::Mutex;
-use wasmtime::{Caller, Engine, Func, Store};
-use wasmtime_async::FuncExt;
+use wasmtime::{Caller, Engine, Func};
+use wasmtime_async::{FuncExt, Store};
 
 static KEPT: Mutex<Option<Caller<'static, i32>>> = Mutex::new(None);
 

@@ -1,8 +1,8 @@
 //! A call on a fiber stack stays on its thread, whatever its store holds.
 
 use futures::executor::block_on;
-use wasmtime::{Engine, Store};
-use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack};
+use wasmtime::Engine;
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack, Store};
 
 fn main() {
     let mut store = Store::new(&Engine::default(), ());

@@ -1,8 +1,8 @@
 //! A host function may be called wherever its store goes, so that it holds nothing that is not `Send`.
 
 use std::rc::Rc;
-use wasmtime::{Engine, Func, Store};
-use wasmtime_async::FuncExt;
+use wasmtime::{Engine, Func};
+use wasmtime_async::{FuncExt, Store};
 
 fn main() {
     let mut store = Store::new(&Engine::default(), ());

@@ -1,8 +1,8 @@
 //! What a closure returns crosses over to the poller's thread.
 
 use std::rc::Rc;
-use wasmtime::{Engine, Store};
-use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, ThreadStack};
+use wasmtime::Engine;
+use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, Store, ThreadStack};
 
 fn main() {
     let mut store = Store::new(&Engine::default(), ());

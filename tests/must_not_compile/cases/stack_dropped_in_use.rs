@@ -1,8 +1,8 @@
 //! A stack lives as long as the call on it.
 
 use futures::executor::block_on;
-use wasmtime::{Engine, Store};
-use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack};
+use wasmtime::Engine;
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack, Store};
 
 fn main() {
     let mut store = Store::new(&Engine::default(), ());

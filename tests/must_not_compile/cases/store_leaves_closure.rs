@@ -1,14 +1,16 @@
 //! A closure on a stack has its store only while it runs.
 
-use wasmtime::{Engine, Store};
-use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack};
+use std::sync::Mutex;
+use wasmtime::{Engine, StoreContextMut};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack, Store};
+
+static KEPT: Mutex<Option<StoreContextMut<'static, i32>>> = Mutex::new(None);
 
 fn main() {
     let mut store = Store::new(&Engine::default(), 1);
     let mut stack = FiberStack::new(DEFAULT_STACK_SIZE).unwrap();
-    let mut kept = None;
     let _call = stack.run(&mut store, |store| {
-        kept = Some(store);
+        *KEPT.lock().unwrap() = Some(store);
         Ok(())
     });
 }

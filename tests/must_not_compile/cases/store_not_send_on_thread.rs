@@ -1,8 +1,8 @@
 //! A thread stack runs its calls on another thread.
 
 use std::rc::Rc;
-use wasmtime::{Engine, Func, Store};
-use wasmtime_async::{DEFAULT_STACK_SIZE, FuncExt, Stack, ThreadStack};
+use wasmtime::{Engine, Func};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FuncExt, Stack, Store, ThreadStack};
 
 fn main() {
     let mut store = Store::new(&Engine::default(), Rc::new(1));

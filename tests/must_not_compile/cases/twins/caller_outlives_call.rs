@@ -1,8 +1,8 @@
 //! It can keep what it takes from its caller.
 
 use std::sync::Mutex;
-use wasmtime::{Caller, Engine, Func, Store};
-use wasmtime_async::FuncExt;
+use wasmtime::{Caller, Engine, Func};
+use wasmtime_async::{FuncExt, Store};
 
 static KEPT: Mutex<Option<i32>> = Mutex::new(None);
 

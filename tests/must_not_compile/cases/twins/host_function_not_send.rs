@@ -3,8 +3,8 @@
 use futures::executor::block_on;
 use futures::future::ready;
 use std::rc::Rc;
-use wasmtime::{Caller, Engine, Func, Store};
-use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, FuncExt, Stack};
+use wasmtime::{Caller, Engine, Func};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, FuncExt, Stack, Store};
 
 pub(crate) fn main() {
     let mut store = Store::new(&Engine::default(), Rc::new(1));

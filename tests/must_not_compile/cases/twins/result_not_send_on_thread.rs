@@ -2,8 +2,8 @@
 
 use futures::executor::block_on;
 use std::sync::Arc;
-use wasmtime::{Engine, Store};
-use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, ThreadStack};
+use wasmtime::Engine;
+use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, Store, ThreadStack};
 
 pub(crate) fn main() {
     let mut store = Store::new(&Engine::default(), ());

@@ -1,8 +1,8 @@
 //! It can be dropped after the call.
 
 use futures::executor::block_on;
-use wasmtime::{Engine, Store};
-use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack};
+use wasmtime::Engine;
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack, Store};
 
 pub(crate) fn main() {
     let mut store = Store::new(&Engine::default(), ());

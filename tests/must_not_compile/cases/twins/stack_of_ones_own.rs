@@ -8,6 +8,7 @@ fn largest<S: Stack>(mut stacks: Vec<S>) -> Option<S> {
 }
 
 pub(crate) fn main() {
-    let stacks: Result<Vec<_>, Error> = [DEFAULT_STACK_SIZE, 2 * DEFAULT_STACK_SIZE].map(FiberStack::new).into_iter().collect();
+    let stacks: Result<Vec<_>, Error> =
+        [DEFAULT_STACK_SIZE, 2 * DEFAULT_STACK_SIZE].map(FiberStack::new).into_iter().collect();
     assert_eq!(largest(stacks.unwrap()).unwrap().size(), 2 * DEFAULT_STACK_SIZE);
 }

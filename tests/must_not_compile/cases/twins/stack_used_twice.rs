@@ -2,8 +2,8 @@
 
 use futures::executor::block_on;
 use futures::join;
-use wasmtime::{Engine, Store};
-use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack};
+use wasmtime::Engine;
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack, Store};
 
 pub(crate) fn main() {
     let engine = Engine::default();

@@ -3,8 +3,8 @@
 use futures::executor::block_on;
 use std::rc::Rc;
 use std::sync::Arc;
-use wasmtime::{Engine, Func, Store};
-use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, FuncExt, Stack, ThreadStack};
+use wasmtime::{Engine, Func};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, FuncExt, Stack, Store, ThreadStack};
 
 pub(crate) fn main() {
     let mut store = Store::new(&Engine::default(), Arc::new(1));
