@@ -272,9 +272,14 @@ impl Frame {
 
     /// Polls the future until it is ready, suspending the stack whenever it is not.
     ///
-    /// The future is pinned where it was made: to move it takes longer than to poll one that is ready.
+    /// The future is pinned where it was made: to move it takes longer than to poll one that is ready. Only if it may have
+    /// nested calls, `NESTS`, is its address given away. Otherwise a small one is not in memory at all.
     #[inline]
-    pub(crate) fn block_on<F: Future>(&self, mut future: Pin<&mut Option<F>>, site: Site) -> Result<F::Output, Error> {
+    pub(crate) fn block_on<const NESTS: bool, F: Future>(
+        &self,
+        mut future: Pin<&mut Option<F>>,
+        site: Site,
+    ) -> Result<F::Output, Error> {
         loop {
             if self.cancelled.get() {
                 return Err(Error::Cancelled);
@@ -285,7 +290,7 @@ impl Frame {
             match polled {
                 Polled::Ready(output) => return Ok(output),
                 #[cfg(fiber_stack)]
-                Polled::Pending | Polled::Stale if self.nesting.take_wanted() => {
+                Polled::Pending | Polled::Stale if NESTS && self.nesting.take_wanted() => {
                     if let Some(output) = self.wait_for_nested(future.as_mut(), site)? {
                         return Ok(output);
                     }

@@ -105,8 +105,8 @@ pub struct WithCaller<Params>(PhantomData<Params>);
     note = "expected `|a: i32, b: i64, …| async move {{ … }}` or `|caller: Caller<'_, T>, a: i32, …| {{ …; async move {{ … }} }}`: \
             at most 15 parameters, each with its type, each a wasm type; a future that is `Send`, of a wasm type, a tuple of \
             them, or a `wasmtime::Result` of either; itself `Send + Sync + 'static`",
-    note = "an async closure, `async |…| …`, cannot be asked for a `Send` future: `func_wrap_suspending` takes it, for a \
-            `FiberStack` or a `ThreadStack`"
+    note = "of an async closure, `async |…| …`, Rust cannot ask for a `Send` future: write `|…| async move {{ … }}`, or use \
+            `func_wrap_suspending`, for a `FiberStack` or a `ThreadStack`"
 )]
 pub trait SendHostFn<T: 'static, Marker>: Send + Sync + 'static {
     /// The parameters, the way wasmtime wants to know them.
@@ -134,18 +134,21 @@ pub trait HostParams: Extended + Sized + 'static {
     ) -> impl IntoFunc<T, Self::Wasm<T>, Result<R>>;
 }
 
-/// Waits for a host function's future, in the synchronous function that wasm calls.
+/// Waits for a host function's future, in the synchronous function that wasm calls. Without a `Caller`, it has no nested calls.
 #[inline]
-fn wait<F: Future>(store: *const (), future: Pin<&mut Option<F>>) -> Result<F::Output> {
+fn wait<const NESTS: bool, F: Future>(store: *const (), future: Pin<&mut Option<F>>) -> Result<F::Output> {
     let site = Site::host_function(store, false);
-    Frame::with_current(|frame| frame.block_on(future, site)).map_err(Error::into_trap)
+    Frame::with_current(|frame| frame.block_on::<NESTS, F>(future, site)).map_err(Error::into_trap)
 }
 
 /// The same with a future that is `Send`, so that another thread may go on here afterwards.
 #[inline]
-fn wait_send<F: Future + Send>(store: *const (), future: Pin<&mut Option<OutOfLine<F>>>) -> Result<F::Output> {
+fn wait_send<const NESTS: bool, F: Future + Send>(
+    store: *const (),
+    future: Pin<&mut Option<OutOfLine<F>>>,
+) -> Result<F::Output> {
     let site = Site::host_function(store, true);
-    Frame::with_current(|frame| frame.block_on(future, site)).map_err(Error::into_trap)
+    Frame::with_current(|frame| frame.block_on::<NESTS, _>(future, site)).map_err(Error::into_trap)
 }
 
 macro_rules! impl_host_fn {
@@ -161,7 +164,7 @@ macro_rules! impl_host_fn {
             type Output = R;
 
             fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<R>> {
-                move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<R> { wait(store_id(&caller), pin!(Some(self($($arg),*)))) }
+                move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<R> { wait::<false, _>(store_id(&caller), pin!(Some(self($($arg),*)))) }
             }
         }
 
@@ -177,7 +180,7 @@ macro_rules! impl_host_fn {
 
             fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<R>> {
                 move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<R> {
-                    wait(store_id(&caller), pin!(Some(self(in_one_piece(caller), $($arg),*))))
+                    wait::<true, _>(store_id(&caller), pin!(Some(self(in_one_piece(caller), $($arg),*))))
                 }
             }
         }
@@ -194,7 +197,7 @@ macro_rules! impl_host_fn {
 
             fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<Fut::Output>> {
                 move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<Fut::Output> {
-                    wait_send(store_id(&caller), pin!(Some(OutOfLine::new(self($($arg),*)))))
+                    wait_send::<false, _>(store_id(&caller), pin!(Some(OutOfLine::new(self($($arg),*)))))
                 }
             }
         }
@@ -211,7 +214,7 @@ macro_rules! impl_host_fn {
 
             fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<Fut::Output>> {
                 move |caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<Fut::Output> {
-                    wait_send(store_id(&caller), pin!(Some(OutOfLine::new(self(caller, $($arg),*)))))
+                    wait_send::<false, _>(store_id(&caller), pin!(Some(OutOfLine::new(self(caller, $($arg),*)))))
                 }
             }
         }
@@ -244,7 +247,7 @@ where
     R: WasmRet,
 {
     P::one_by_one(move |caller, params| {
-        wait_send(store_id(&caller), pin!(Some(OutOfLine::new(Box::into_pin(f(caller, params))))))
+        wait_send::<true, _>(store_id(&caller), pin!(Some(OutOfLine::new(Box::into_pin(f(caller, params))))))
     })
 }
 
@@ -256,7 +259,7 @@ where
     T: 'static,
     F: AsyncFn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static,
 {
-    move |caller, params, results| wait(store_id(&caller), pin!(Some(f(caller, params, results))))?
+    move |caller, params, results| wait::<true, _>(store_id(&caller), pin!(Some(f(caller, params, results))))?
 }
 
 /// The same of one in wasmtime's own shape.
@@ -274,7 +277,7 @@ where
         params: &'a [Val],
         results: &'a mut [Val],
     ) -> Result<()> {
-        wait_send(store_id(&caller), pin!(Some(OutOfLine::new(Box::into_pin(f(caller, params, results))))))?
+        wait_send::<true, _>(store_id(&caller), pin!(Some(OutOfLine::new(Box::into_pin(f(caller, params, results))))))?
     }
     move |caller, params, results| call(&f, caller, params, results)
 }

@@ -43,7 +43,7 @@ pub use host::{HostFn, HostParams, SendHostFn, WithCaller};
 pub use linker::{InstancePreExt, Instantiate, InstantiatePre, LinkerExt};
 pub use pool::{Pool, PoolCounts, PooledStack};
 pub use stack::available::*;
-pub use stack::{Carries, DEFAULT_STACK_SIZE, SendStack, Stack};
+pub use stack::{CarriedBy, Carries, DEFAULT_STACK_SIZE, SendStack, Stack};
 pub use store::{AsStoreMut, Store};
 pub use suspend::{suspend_in_host_function, suspend_until, yield_now};
 pub use within::CallWithin;

@@ -75,6 +75,12 @@ struct Aside {
     step: unsafe fn(*mut (), &Frame) -> Poll<()>,
 }
 
+/// How code gets aside: by a switch of stacks, or it is there already.
+pub(crate) trait StepAside {
+    /// Runs something on the stack aside.
+    fn step_aside(&self, f: impl FnOnce());
+}
+
 /// What lies on the guest's stack while its future is polled aside.
 struct Guest<'a, F: Future> {
     future: Pin<&'a mut Option<F>>,
@@ -136,7 +142,6 @@ impl Frame {
     /// # Errors
     ///
     /// What is in the way of suspending this stack.
-    #[cold]
     #[inline(never)]
     pub(crate) fn wait_for_nested<F: Future>(
         &self,
@@ -165,26 +170,24 @@ impl Frame {
     ///
     /// # Safety
     ///
-    /// `resume` may enter the stack, and `aside` calls what it is passed, on a stack below this one's in memory, or on one
-    /// that is.
+    /// `resume` may enter the stack, and `aside` leads to a stack that lies below it in memory.
     #[inline(always)]
-    pub(crate) unsafe fn drive(&self, resume: impl Fn(), aside: impl Fn(&mut dyn FnMut())) {
+    pub(crate) unsafe fn drive(&self, resume: impl Fn(), aside: &impl StepAside) {
         if !self.nesting.is_aside() {
             resume();
         }
         if self.nesting.is_aside() {
-            self.drive_aside(&resume, &aside);
+            self.drive_aside(resume, aside);
         }
     }
 
-    #[cold]
     #[inline(never)]
-    fn drive_aside(&self, resume: &dyn Fn(), aside: &dyn Fn(&mut dyn FnMut())) {
+    fn drive_aside(&self, resume: impl Fn(), aside: &impl StepAside) {
         let nesting = &self.nesting;
         while let Some(Aside { guest, step }) = nesting.aside.get() {
             let mut polled = Poll::Pending;
             // SAFETY: it lies on the stack, which is not entered but by nested calls, until `aside` is taken back.
-            aside(&mut || polled = unsafe { step(guest, self) });
+            aside.step_aside(|| polled = unsafe { step(guest, self) });
             let goes_back = nesting.back.take();
             match (polled, nesting.has_nested()) {
                 (Poll::Pending, true) => return,

@@ -25,13 +25,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// ```
 /// use futures::executor::block_on;
 /// use futures::future::try_join_all;
+/// use futures_timer::Delay;
+/// use std::time::Duration;
 /// use wasmtime::{Engine, Func, Result};
 /// use wasmtime_async::{DEFAULT_STACK_SIZE, FuncExt, Pool, Store};
 ///
 /// async fn request(pool: &Pool, engine: &Engine, number: i32) -> Result<i32> {
 ///     let mut stack = pool.get().await?;
 ///     let mut store = Store::new(engine, ());
-///     let double = Func::wrap_suspending(&mut store, async |n: i32| -> i32 { std::future::ready(n * 2).await });
+///     let double = Func::wrap_suspending(&mut store, async |n: i32| -> i32 {
+///         Delay::new(Duration::from_millis(1)).await;
+///         n * 2
+///     });
 ///     let double = double.get_async(&store).get1::<i32, i32>()?;
 ///     // Where a function takes a stack, pass `&mut *stack`.
 ///     double.call(&mut *stack, &mut store, (number,)).await
@@ -41,7 +46,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// let pool: Pool = Pool::new(4, DEFAULT_STACK_SIZE)?; // of `DefaultStack`
 /// let answers = block_on(try_join_all((0..100).map(|number| request(&pool, &engine, number))))?;
 /// assert_eq!(answers.iter().sum::<i32>(), 9900);
-/// assert_eq!(pool.counts().idle, pool.counts().created);
+/// assert_eq!((pool.counts().created, pool.counts().idle), (4, 4));
 /// # Ok::<(), wasmtime::Error>(())
 /// ```
 pub struct Pool<S: Stack = DefaultStack>(Arc<Shared<S>>);

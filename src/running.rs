@@ -134,6 +134,7 @@ unsafe fn run<T: 'static, J: Job<T>>(frame: &Frame) {
 impl<B: Backend, T: 'static, J: Job<T>> Future for Running<'_, B, T, J> {
     type Output = Result<J::Output>;
 
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let (runner, begin) = match mem::replace(&mut this.state, State::Ended) {

@@ -231,8 +231,9 @@ impl<T: fmt::Debug + 'static> fmt::Debug for Store<T> {
 #[diagnostic::on_unimplemented(
     message = "a call on a stack takes a `wasmtime_async::Store`, and `{Self}` is none",
     label = "not a store of this crate",
-    note = "inside a call, call the guest right there, by wasmtime's own functions: `func.call(&mut caller, …)` for a `Func` \
-            or a `TypedFunc`, `linker.instantiate(&mut caller, …)`",
+    note = "inside a call, call the guest right there: in an async host function by `func.call_within(&mut caller, …)`, which \
+            may wait, or by wasmtime's own `func.call(&mut caller, …)`; for modules by `linker.instantiate_within(&mut caller, \
+            …)` or `linker.instantiate(&mut caller, …)`",
     note = "a `wasmtime::Store` becomes one by `wasmtime_async::Store::from(store)`"
 )]
 pub trait AsStoreMut {

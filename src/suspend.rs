@@ -63,7 +63,7 @@ use wasmtime::AsContext;
 #[inline]
 pub fn suspend_until<F: Future>(future: F) -> Result<F::Output, Error> {
     let future = pin!(Some(future));
-    Frame::with_current(|frame| frame.block_on(future, Site::ANYWHERE))
+    Frame::with_current(|frame| frame.block_on::<true, _>(future, Site::ANYWHERE))
 }
 
 /// Suspends the stack that this code runs on, having woken its task, so that the executor runs other tasks before it
@@ -151,5 +151,5 @@ pub fn yield_now() -> Result<(), Error> {
 pub unsafe fn suspend_in_host_function<F: Future>(store: &impl AsContext, future: F) -> Result<F::Output, Error> {
     let site = Site::host_function(store_id(store), false);
     let future = pin!(Some(future));
-    Frame::with_current(|frame| frame.block_on(future, site))
+    Frame::with_current(|frame| frame.block_on::<true, _>(future, site))
 }

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use wasmtime::{
     AsContextMut, Caller, Config, Engine, Func, FuncType, InstanceAllocationStrategy, InstancePre, Linker, Module,
-    PoolingAllocationConfig, Result, Store, Val, ValType,
+    PoolingAllocationConfig, Result, Store, TypedFunc, Val, ValType,
 };
 use wasmtime_async::{
     AsyncFunc, Carries, DEFAULT_STACK_SIZE, FiberStack, FuncExt, InstancePreExt, LinkerExt, Parking, SendFiberStack,
@@ -21,7 +21,13 @@ use wasmtime_async::{
 use self::futures::{Pending, Woken};
 
 /// The data of every store.
-pub(crate) type Data = u64;
+#[derive(Default)]
+pub(crate) struct Data {
+    /// How often the host function `WithCaller` was called.
+    calls: u64,
+    /// The guest's function that the host function `back` calls.
+    handler: Option<TypedFunc<i32, i32>>,
+}
 
 /// The guest: functions that return at once, a loop of host calls, and one of host calls that call its handler.
 const GUEST: &str = r#"
@@ -41,10 +47,9 @@ const GUEST: &str = r#"
             (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
         (local.get $sum))"#;
 
-/// The guest's `handler`, which a host function calls back.
-fn handler(caller: &mut Caller<'_, Data>) -> Result<wasmtime::TypedFunc<i32, i32>> {
-    let handler = caller.get_export("handler").and_then(wasmtime::Extern::into_func).expect("the guest exports it");
-    handler.typed(caller)
+/// The guest's function that a host function calls back.
+fn handler(caller: &Caller<'_, Data>) -> TypedFunc<i32, i32> {
+    caller.data().handler.clone().expect("is set")
 }
 
 /// The guest's text, with something added.
@@ -142,7 +147,7 @@ pub(crate) struct Plain;
 impl Side for Plain {
     type Stack = ();
     type Store = Store<Data>;
-    type Func<P: Params, R: Results> = wasmtime::TypedFunc<P, R>;
+    type Func<P: Params, R: Results> = TypedFunc<P, R>;
 
     fn stack() -> Result<()> {
         Ok(())
@@ -156,13 +161,12 @@ impl Side for Plain {
                 Ok(())
             })?,
             Host::WithCaller(_) => linker.func_wrap("host", "call", |mut caller: Caller<'_, Data>, n: i32| {
-                *caller.data_mut() += 1;
+                caller.data_mut().calls += 1;
                 n
             })?,
         };
-        linker.func_wrap("host", "back", |mut caller: Caller<'_, Data>, n: i32| {
-            handler(&mut caller)?.call(&mut caller, n)
-        })?;
+        linker
+            .func_wrap("host", "back", |mut caller: Caller<'_, Data>, n: i32| handler(&caller).call(&mut caller, n))?;
         Ok(())
     }
 
@@ -204,7 +208,7 @@ pub(crate) struct Native;
 impl Side for Native {
     type Stack = ();
     type Store = Store<Data>;
-    type Func<P: Params, R: Results> = wasmtime::TypedFunc<P, R>;
+    type Func<P: Params, R: Results> = TypedFunc<P, R>;
 
     fn stack() -> Result<()> {
         Ok(())
@@ -232,7 +236,7 @@ impl Side for Native {
                 linker.func_wrap_async("host", "call", move |mut caller: Caller<'_, Data>, (n,): (i32,)| {
                     Box::new(async move {
                         Pending::times(times).await;
-                        *caller.data_mut() += 1;
+                        caller.data_mut().calls += 1;
                         n
                     })
                 })?
@@ -245,7 +249,7 @@ impl Side for Native {
             })?,
         };
         linker.func_wrap_async("host", "back", |mut caller: Caller<'_, Data>, (n,): (i32,)| {
-            Box::new(async move { handler(&mut caller)?.call_async(&mut caller, n).await })
+            Box::new(async move { handler(&caller).call_async(&mut caller, n).await })
         })?;
         Ok(())
     }
@@ -327,7 +331,7 @@ fn define_local(linker: &mut Linker<Data>, host: Host) -> Result<()> {
         Host::WithCaller(times) => {
             linker.func_wrap_suspending("host", "call", async move |mut caller: Caller<'_, Data>, n: i32| -> i32 {
                 Pending::times(times).await;
-                *caller.data_mut() += 1;
+                caller.data_mut().calls += 1;
                 n
             })?
         }
@@ -337,7 +341,7 @@ fn define_local(linker: &mut Linker<Data>, host: Host) -> Result<()> {
         })?,
     };
     linker.func_wrap_suspending("host", "back", async |mut caller: Caller<'_, Data>, n: i32| -> Result<i32> {
-        AsyncFunc::from(handler(&mut caller)?).call_within(&mut caller, n).await
+        AsyncFunc::from(handler(&caller)).call_within(&mut caller, n).await
     })?;
     Ok(())
 }
@@ -361,7 +365,7 @@ fn define_send(linker: &mut Linker<Data>, host: Host) -> Result<()> {
         }
         Host::WithCaller(times) => {
             linker.func_wrap_suspending_send("host", "call", move |mut caller: Caller<'_, Data>, n: i32| {
-                *caller.data_mut() += 1;
+                caller.data_mut().calls += 1;
                 async move {
                     Pending::times(times).await;
                     n
@@ -374,7 +378,7 @@ fn define_send(linker: &mut Linker<Data>, host: Host) -> Result<()> {
         })?,
     };
     linker.func_wrap_suspending_boxed("host", "back", |mut caller: Caller<'_, Data>, (n,): (i32,)| {
-        Box::new(async move { AsyncFunc::from(handler(&mut caller)?).call_within(&mut caller, n).await })
+        Box::new(async move { AsyncFunc::from(handler(&caller)).call_within(&mut caller, n).await })
     })?;
     Ok(())
 }
@@ -498,7 +502,7 @@ impl<S: Side> Linked<S> {
             }
             // As wasmtime's own async does it, too, when there is no start function.
             Instantiated::Elsewhere => {
-                let mut store = Store::new(self.pre.module().engine(), 0);
+                let mut store = Store::new(self.pre.module().engine(), Data::default());
                 let instance = futures::drive(Native::instantiate(&self.pre, &mut (), &mut store))?;
                 (store.into(), instance)
             }
@@ -534,7 +538,7 @@ impl<S: Side> Linked<S> {
     }
 
     fn store(&self) -> S::Store {
-        Store::new(self.pre.module().engine(), 0).into()
+        Store::new(self.pre.module().engine(), Data::default()).into()
     }
 }
 
@@ -559,6 +563,12 @@ impl<S: Side> Live<S> {
     pub(crate) fn func<P: Params, R: Results>(&mut self, name: &str) -> Result<S::Func<P, R>> {
         let func = self.untyped(name);
         S::func(&self.store, func)
+    }
+
+    /// Tells the host function `back` which function to call.
+    pub(crate) fn set_handler(&mut self) {
+        let handler = self.untyped("handler").typed(&self.store).expect("has this type");
+        self.store.as_context_mut().data_mut().handler = Some(handler);
     }
 
     pub(crate) fn untyped(&mut self, name: &str) -> Func {

@@ -65,6 +65,7 @@ impl Case for HostCalls {
 
     fn bench<S: Side>(&self, engine: &Engine, bencher: &mut Bencher<'_>) {
         let mut live = Linked::<S>::new(engine, self.host, Memory::No).unwrap().live().unwrap();
+        live.set_handler();
         let func = live.func::<i32, i32>(self.func).unwrap();
         let calls = i32::try_from(CALLS).unwrap();
         bencher.iter(|| {

@@ -145,9 +145,9 @@ pub trait Stack: Backend {
     fn run<'a, C, F, R>(&'a mut self, store: &'a mut C, f: F) -> Call<'a, Self, C::Data, F>
     where
         C: AsStoreMut,
-        F: FnOnce(StoreContextMut<'_, C::Data>) -> Result<R> + 'static,
-        R: 'static,
-        Self: Carries<C::Data> + Carries<F> + Carries<R>,
+        F: FnOnce(StoreContextMut<'_, C::Data>) -> Result<R> + CarriedBy<Self> + 'static,
+        R: CarriedBy<Self> + 'static,
+        Self: Carries<C::Data>,
     {
         Call::new(self, store.as_store_mut(), f)
     }
@@ -230,7 +230,30 @@ impl<S: Stack + Backend<Runner: Send> + Send> SendStack for S {}
 )]
 pub trait Carries<T: ?Sized>: CarriesSealed<T> {}
 
+#[diagnostic::do_not_recommend]
 impl<S: CarriesSealed<T>, T: ?Sized> Carries<T> for S {}
+
+/// The same seen from the other side, for closures, which have no name.
+#[diagnostic::on_unimplemented(
+    message = "a call on `{S}` cannot hold `{Self}`",
+    note = "the calls of a `ThreadStack` and of a `SendFiberStack` go from thread to thread: use a `FiberStack`, or make the data \
+            `Send`",
+    note = "code that is generic over the stack uses `run_send`, with a closure and a result that are `Send`"
+)]
+pub trait CarriedBy<S> {
+    /// Keeps others from saying so of types of their own.
+    #[doc(hidden)]
+    const SEAL: Seal;
+}
+
+#[diagnostic::do_not_recommend]
+impl<S: Carries<T>, T: ?Sized> CarriedBy<S> for T {
+    const SEAL: Seal = Seal;
+}
+
+/// Known to this crate alone.
+#[derive(Debug)]
+pub struct Seal;
 
 /// Keeps others from saying that a stack carries what it does not.
 pub trait CarriesSealed<T: ?Sized> {}
@@ -281,6 +304,7 @@ pub unsafe trait Backend: Sized {
 }
 
 // SAFETY: does what the stack itself does.
+#[diagnostic::do_not_recommend]
 #[expect(unsafe_code, reason = "passes on what the stack promises")]
 unsafe impl<S: Backend> Backend for &mut S {
     type Runner = S::Runner;

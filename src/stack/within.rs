@@ -32,7 +32,18 @@ impl Within {
 cfg_select! {
     fiber_stack => {
         use super::fiber::{Root, resume};
+        use crate::nesting::StepAside;
         use std::ptr::NonNull;
+
+        /// The stack aside, to code that is on it.
+        struct Here;
+
+        impl StepAside for Here {
+            #[inline(always)]
+            fn step_aside(&self, f: impl FnOnce()) {
+                f();
+            }
+        }
 
         /// The frame of a nested call, forgotten with the call that is forgotten.
         #[derive(Debug)]
@@ -52,6 +63,7 @@ cfg_select! {
         // SAFETY: `enter` runs the frame by way of the host function that waits on the stack, `Frame::wait_for_nested`, and
         // returns when that leaves the stack. The frame is current meanwhile. It has an address of its own, which it keeps. A
         // level that is forgotten keeps its memory.
+        #[diagnostic::do_not_recommend]
         unsafe impl Backend for Within {
             type Runner = Level;
 
@@ -69,6 +81,7 @@ cfg_select! {
                 unsafe { level.0.as_ref() }
             }
 
+            #[inline(always)]
             unsafe fn enter(level: &mut Level) {
                 let frame = Self::frame(level);
                 // SAFETY: whoever enters has made sure that this code is part of the host function, so that its frame is
@@ -85,12 +98,13 @@ cfg_select! {
                     unsafe { resume(runner) };
                 };
                 // SAFETY: this is aside itself.
-                unsafe { frame.drive(resume, |step| step()) };
+                unsafe { frame.drive(resume, &Here) };
             }
         }
     }
     _ => {
         // SAFETY: there is no runner.
+        #[diagnostic::do_not_recommend]
         unsafe impl Backend for Within {
             type Runner = std::convert::Infallible;
 

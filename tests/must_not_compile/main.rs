@@ -46,6 +46,7 @@ twins! {
     typed_call_with_caller: "cases/twins/typed_call_with_caller.rs",
     instantiate_with_caller: "cases/twins/instantiate_with_caller.rs",
     call_on_with_wasmtime_store: "cases/twins/call_on_with_wasmtime_store.rs",
+    carried_by_decree: "cases/twins/carried_by_decree.rs",
     closure_borrows: "cases/twins/closure_borrows.rs",
     host_function_not_send: "cases/twins/host_function_not_send.rs",
     send_host_function_holds_rc: "cases/twins/send_host_function_holds_rc.rs",

@@ -13,6 +13,8 @@
 //! entered there at once.
 #![expect(unsafe_code, reason = "maps memory")]
 
+use crate::nesting::StepAside;
+use corosensei::on_stack;
 use corosensei::stack::valgrind::ValgrindStackRegistration;
 use corosensei::stack::{Stack, StackPointer};
 use std::io;
@@ -139,6 +141,13 @@ impl Aside {
     /// Makes its guard. Only stacks on which there are nested calls need one, and each takes a system call.
     pub(super) fn make_guard(&self) -> io::Result<()> {
         guard(self.guard.get(), self.page)
+    }
+}
+
+impl StepAside for Aside {
+    #[inline(always)]
+    fn step_aside(&self, f: impl FnOnce()) {
+        on_stack(*self, f);
     }
 }
 

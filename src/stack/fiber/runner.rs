@@ -8,7 +8,7 @@ use crate::Error;
 use crate::frame::{Frame, Leave};
 use crate::limits::Rule;
 use corosensei::stack::Stack as _;
-use corosensei::{Coroutine, Yielder, on_stack};
+use corosensei::{Coroutine, Yielder};
 use std::cell::{Cell, UnsafeCell};
 use std::ops::Range;
 use std::ptr::{self, NonNull};
@@ -157,7 +157,7 @@ impl Parts {
             let _ended = unsafe { self.resume() };
         };
         // SAFETY: the stack aside is below the coroutine's.
-        unsafe { self.frame.drive(resume, |f| on_stack(self.aside, f)) };
+        unsafe { self.frame.drive(resume, &self.aside) };
         // SAFETY: up to the caller.
         let coroutine = unsafe { &*self.coroutine.get() };
         if coroutine.done() { Poll::Ready(()) } else { Poll::Pending }
@@ -229,6 +229,7 @@ pub(crate) unsafe fn leave(backend: *const ()) {
 /// # Safety
 ///
 /// `runner` is that of a frame whose call is being driven, and whose host future is polled aside.
+#[inline(always)]
 pub(crate) unsafe fn resume(runner: *const ()) {
     // SAFETY: up to the caller.
     let parts = unsafe { &*runner.cast::<Parts>() };

@@ -1,0 +1,10 @@
+//! Nobody can say that a type which is not `Send` may leave a thread stack.
+
+use std::rc::Rc;
+use wasmtime_async::{CarriedBy, ThreadStack};
+
+struct Mine(Rc<i32>);
+
+impl CarriedBy<ThreadStack> for Mine {}
+
+fn main() {}

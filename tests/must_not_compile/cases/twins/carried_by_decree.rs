@@ -1,0 +1,10 @@
+//! What is `Send` may, by itself.
+use wasmtime_async::{CarriedBy, ThreadStack};
+
+struct Mine(#[expect(dead_code)] i32);
+
+fn is_carried<T: CarriedBy<ThreadStack>>() {}
+
+pub(crate) fn main() {
+    is_carried::<Mine>();
+}
