@@ -19,7 +19,8 @@ use wasmtime::{AsContext, AsContextMut, Engine, StoreContext, StoreContextMut};
 /// functions.
 ///
 /// Calls borrow it until they end or are dropped. Within a call, host functions have a [`Caller`](wasmtime::Caller), and call
-/// guests of the same store by wasmtime's own functions (`func.call(&mut caller, …)`), right where they are.
+/// guests of the same store with that: by [`AsyncFunc::call_within`](crate::AsyncFunc::call_within) and its like, which may
+/// wait, or by wasmtime's own `func.call(&mut caller, …)`.
 ///
 /// # Forgetting
 ///

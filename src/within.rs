@@ -8,6 +8,7 @@ use crate::call::Job;
 use crate::running::Running;
 use crate::stack::within::Within;
 use crate::{Error, Result};
+use futures::future::FusedFuture;
 use std::fmt;
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -31,7 +32,9 @@ use wasmtime::AsContextMut;
 /// - [`Error::NotWithin`] if this is polled by anything but the future of the host function that made it;
 /// - [`Error::ForeignFrames`] if the host function was called by other code than its call's guest, so that something would
 ///   have to be suspended that may not be;
-/// - [`Error::Lost`] if a nested call of the same host function, or of one within, was forgotten.
+/// - [`Error::Lost`] if a nested call of the same host function, or of one within, was forgotten;
+/// - [`Trap::StackOverflow`](wasmtime::Trap::StackOverflow) if there are so many calls within calls that less than a quarter of
+///   the space for host functions is left.
 ///
 /// While a nested call is under way, and until the host function next waits, wasmtime's own synchronous functions cannot enter
 /// guests of compiled code from the host function's future: they trap with
@@ -87,6 +90,16 @@ impl<T: 'static, J: Job<T>> Future for CallWithin<'_, T, J> {
         return this.poll_on_fiber(cx, host);
         #[cfg(not(fiber_stack))]
         unreachable!("there are no other stacks, {cx:?}");
+    }
+}
+
+impl<T: 'static, J: Job<T>> FusedFuture for CallWithin<'_, T, J> {
+    fn is_terminated(&self) -> bool {
+        #[cfg(fiber_stack)]
+        if self.outcome.is_some() {
+            return false;
+        }
+        self.running.has_ended()
     }
 }
 

@@ -5,13 +5,14 @@ use super::CallWithin;
 use crate::call::{Job, store_id};
 use crate::frame::Frame;
 use crate::limits::Site;
-use crate::stack::fiber::prepare_aside;
+use crate::stack::fiber::{has_room_aside, prepare_aside};
 use crate::{Error, Result};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::thread;
+use wasmtime::Trap;
 
 impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
     /// A poll on the guest's stack, or aside.
@@ -25,12 +26,20 @@ impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
         if self.outcome.is_some() {
             return Poll::Pending;
         }
-        if !self.running.is_suspended() && host.nesting.has_nested() {
-            return Poll::Ready(Err(Error::Lost.into()));
+        if !self.running.is_suspended() {
+            if host.nesting.has_nested() {
+                return Poll::Ready(Err(Error::Lost.into()));
+            }
+            // SAFETY: the host's frame is current, and its future polled aside.
+            if !unsafe { has_room_aside(host.nesting.runner()) } {
+                return Poll::Ready(Err(Trap::StackOverflow.into()));
+            }
         }
         // A panic, too, waits for the guest's stack.
         match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *self.running).poll(cx))) {
             Ok(Poll::Pending) => {}
+            // Lost: the guest's stack will not be had again.
+            Ok(Poll::Ready(outcome)) if host.nesting.has_nested() => return Poll::Ready(outcome),
             Ok(Poll::Ready(outcome)) => self.end(cx, host, Ok(outcome)),
             Err(payload) => self.end(cx, host, Err(payload)),
         }

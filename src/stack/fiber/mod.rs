@@ -22,7 +22,7 @@ use crate::limits::Rule;
 pub(crate) use list::Root;
 use list::ThreadList;
 use runner::Runner;
-pub(crate) use runner::{leave, prepare_aside, resume};
+pub(crate) use runner::{has_room_aside, leave, prepare_aside, resume};
 pub use send::SendFiberStack;
 use std::fmt;
 use std::marker::PhantomData;
@@ -49,9 +49,10 @@ use wasmtime::Engine;
 ///
 /// # Memory
 ///
-/// Address space of the stack's size with a guard page below, and a small second stack with a store of wasmtime's that
-/// parks the activations of a suspended call (see the crate's documentation). All of it is made at the first use, or by
-/// [`Stack::new`], and reused call after call without an allocation. A guest that recurses without end is stopped by
+/// Address space of twice the stack's size, with guard pages: the second half is for the futures of host functions that call
+/// their guest, and takes no memory otherwise. Where activations are not parked directly, there is a small third stack, with a
+/// store of wasmtime's (see the crate's documentation). All of it is made at the first use, or by [`Stack::new`], and reused
+/// call after call without an allocation. A guest that recurses without end is stopped by
 /// wasmtime's own limit (`Config::max_wasm_stack`); a host function that does so hits the guard page, which ends the
 /// process as it would on a thread's own stack.
 pub struct FiberStack(Fiber);

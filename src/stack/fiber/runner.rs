@@ -252,3 +252,16 @@ pub(crate) unsafe fn prepare_aside(runner: *const ()) -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// Whether the running code, which is aside, leaves enough of that stack for another host function.
+///
+/// # Safety
+///
+/// `runner` is that of a current frame.
+pub(crate) unsafe fn has_room_aside(runner: *const ()) -> bool {
+    // SAFETY: up to the caller.
+    let Parts { aside, .. } = unsafe { &*runner.cast::<Parts>() };
+    let here = 0_u8;
+    let left = ptr::from_ref(&here).addr().saturating_sub(aside.limit().get());
+    left >= (aside.base().get() - aside.limit().get()) / 4
+}
