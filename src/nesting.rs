@@ -25,7 +25,8 @@
 #![expect(unsafe_code, reason = "a future on one stack is polled from another")]
 
 use crate::Error;
-use crate::frame::{Frame, Polled};
+use crate::frame::Frame;
+use crate::frame::waiting::Polled;
 use crate::limits::Site;
 use std::cell::Cell;
 use std::future::Future;

@@ -1,0 +1,157 @@
+//! Waiting, on the stack: polls a future, and leaves the stack while it is pending.
+
+use super::Frame;
+use crate::Error;
+#[cfg(fiber_stack)]
+use crate::error::Between;
+use crate::limits::Site;
+use crate::sync::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+/// What came of polling a future once.
+pub(crate) enum Polled<T> {
+    Ready(T),
+    Pending,
+    /// Pending, but the stack was suspended within the poll. What the future had asked to be woken for may have happened
+    /// since, with the wake-up spent on what the stack was waiting for then, or with another poller's waker.
+    Stale,
+}
+
+impl Frame {
+    /// Polls the future until it is ready, suspending the stack whenever it is not.
+    ///
+    /// The future is pinned where it was made: to move it takes longer than to poll one that is ready. Only if it may have
+    /// nested calls, `NESTS`, is its address given away. Otherwise a small one is not in memory at all.
+    #[inline]
+    pub(crate) fn block_on<const NESTS: bool, F: Future>(
+        &self,
+        mut future: Pin<&mut Option<F>>,
+        site: Site,
+    ) -> Result<F::Output, Error> {
+        loop {
+            if self.cancelled.get() {
+                return Err(Error::Cancelled);
+            }
+            let Some(polled) = future.as_mut().as_pin_mut().map(|future| self.poll(future)) else {
+                return Err(Error::Cancelled);
+            };
+            match polled {
+                Polled::Ready(output) => return Ok(output),
+                #[cfg(fiber_stack)]
+                Polled::Pending | Polled::Stale if NESTS && self.nesting.take_wanted() => {
+                    if let Some(output) = self.wait_for_nested(future.as_mut(), site)? {
+                        return Ok(output);
+                    }
+                }
+                Polled::Pending => self.suspend(site)?,
+                Polled::Stale => (),
+            }
+        }
+    }
+
+    /// Suspends the stack once, having asked to be resumed soon.
+    pub(crate) fn yield_now(&self, site: Site) -> Result<(), Error> {
+        if self.cancelled.get() {
+            return Err(Error::Cancelled);
+        }
+        self.allow(site)?;
+        // A clone, because waking runs foreign code, and the poller's waker is gone should that suspend. Woken by value, so
+        // that the clone is gone, too, when this suspends.
+        let waker = self.poller_waker().clone();
+        let stretch = self.stretch.get();
+        waker.wake();
+        // Should that have suspended, the turn of others has been.
+        if self.stretch.get() == stretch { self.suspend(site) } else { Ok(()) }
+    }
+
+    /// Polls once, with a waker that wakes the task of the poller.
+    #[inline]
+    pub(crate) fn poll<F: Future>(&self, future: Pin<&mut F>) -> Polled<F::Output> {
+        struct Polling<'a> {
+            polling: &'a Cell<bool>,
+            outer: bool,
+        }
+        impl Drop for Polling<'_> {
+            #[inline]
+            fn drop(&mut self) {
+                self.polling.set(self.outer);
+            }
+        }
+
+        // Before anything of the user's runs, a waker's destructor included.
+        let stretch = self.stretch.get();
+        let own;
+        let waker = if self.polling.get() {
+            // Inside the poll of another future, which may hold a reference to `kept`.
+            own = self.poller_waker().clone();
+            &own
+        } else {
+            self.keep_waker();
+            // SAFETY: `kept` is not replaced while `polling` is set.
+            self.kept.with(|kept| unsafe { &*kept }).as_ref().unwrap_or(Waker::noop())
+        };
+        let polling = Polling { polling: &self.polling, outer: self.polling.replace(true) };
+        let polled = future.poll(&mut Context::from_waker(waker));
+        drop(polling);
+        match polled {
+            Poll::Ready(output) => Polled::Ready(output),
+            Poll::Pending if self.stretch.get() == stretch => Polled::Pending,
+            Poll::Pending => Polled::Stale,
+        }
+    }
+
+    /// The waker of this stretch. Only before the stack is left.
+    #[inline]
+    fn poller_waker(&self) -> &Waker {
+        // SAFETY: the poller keeps its waker alive while it waits for the stack to be left.
+        unsafe { self.waker.get().as_ref() }.unwrap_or(Waker::noop())
+    }
+
+    /// Makes `kept` a waker that wakes the same task as the poller's.
+    #[inline]
+    fn keep_waker(&self) {
+        debug_assert!(!self.polling.get());
+        let waker = self.poller_waker();
+        if !self.is_own_waker(waker) {
+            let fresh = waker.clone();
+            // SAFETY: no future is being polled, so nothing refers to what is replaced.
+            let stale = self.kept.with_mut(|kept| unsafe { (*kept).replace(fresh) });
+            // Only now, since this may run anything.
+            drop(stale);
+        }
+    }
+
+    /// Whether this stack may be suspended by the running code.
+    ///
+    /// # Errors
+    ///
+    /// What is in the way.
+    #[inline]
+    pub(crate) fn allow(&self, site: Site) -> Result<(), Error> {
+        #[cfg(fiber_stack)]
+        if self.nesting.is_aside() {
+            // This code does not even run on the stack.
+            return Err(Error::ForeignFrames { between: Between::Poll });
+        }
+        Ok(self.limits.allow(site, self.polling.get())?)
+    }
+
+    /// Whether a waker is the one that this frame gives to futures, so that its task polls all of the host function.
+    #[inline]
+    pub(crate) fn is_own_waker(&self, waker: &Waker) -> bool {
+        // SAFETY: nothing replaces `kept` while this reference lives: `will_wake` compares two words.
+        self.kept.with(|kept| unsafe { &*kept }.as_ref().is_some_and(|kept| kept.will_wake(waker)))
+    }
+
+    /// Leaves the stack and comes back when the poller enters it again.
+    #[inline]
+    fn suspend(&self, site: Site) -> Result<(), Error> {
+        debug_assert!(!self.cancelled.get(), "a poll in whose middle the call was cancelled is stale");
+        self.allow(site)?;
+        // SAFETY: the backend was set before this stack ran anything, and this code runs on the stack.
+        unsafe { self.leave() };
+        if self.cancelled.get() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+}
