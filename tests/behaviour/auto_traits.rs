@@ -2,24 +2,34 @@
 
 use std::marker::PhantomData;
 use wasmtime::{Result, StoreContextMut};
-use wasmtime_async::{Call, DefaultStack, Error, Pool, PooledStack, TypedCall, UntypedCall};
+use wasmtime_async::{Between, Call, Carries, DefaultStack, Error, Pool, PooledStack, Stack, Store};
 
 fn is_send<T: Send>() {}
 fn is_sync<T: Sync>() {}
 fn is_unpin<T: Unpin>() {}
 
-/// Tells whether a type is `Send` without asking for it: an inherent constant is preferred where its bound holds.
-struct IsSend<T>(PhantomData<T>);
+/// Tells whether a bound holds without asking for it: an inherent constant is preferred where its bound holds.
+macro_rules! question {
+    ($name:ident, $bound:path) => {
+        struct $name<T>(PhantomData<T>);
+
+        impl<T> Otherwise for $name<T> {}
+
+        impl<T: $bound> $name<T> {
+            #[allow(dead_code, reason = "with some features, each answer is no")]
+            const ANSWER: bool = true;
+        }
+    };
+}
 
 trait Otherwise {
     const ANSWER: bool = false;
 }
 
-impl<T> Otherwise for IsSend<T> {}
-
-impl<T: Send> IsSend<T> {
-    const ANSWER: bool = true;
-}
+question!(IsSend, Send);
+question!(IsSync, Sync);
+question!(IsSendStack, wasmtime_async::SendStack);
+question!(CarriesWhatIsNotSend, Carries<NotSend>);
 
 type Closure<T> = fn(StoreContextMut<'_, T>) -> Result<()>;
 type NotSend = std::rc::Rc<()>;
@@ -28,53 +38,95 @@ type NotSend = std::rc::Rc<()>;
 fn the_question_is_answered() {
     const { assert!(IsSend::<()>::ANSWER) };
     const { assert!(!IsSend::<NotSend>::ANSWER) };
+    const { assert!(IsSync::<()>::ANSWER) };
+    const { assert!(!IsSync::<NotSend>::ANSWER) };
+    const { assert!(!IsSendStack::<()>::ANSWER) };
+    const { assert!(!CarriesWhatIsNotSend::<()>::ANSWER) };
 }
 
 #[test]
 fn errors() {
     is_send::<Error>();
     is_sync::<Error>();
+    is_send::<Between>();
+    is_sync::<Between>();
 }
 
 #[test]
-fn pools() {
-    fn waiting_is_send(pool: &Pool) -> impl Future + Send {
+fn stores() {
+    is_send::<Store<()>>();
+    is_sync::<Store<()>>();
+    is_unpin::<Store<()>>();
+    const { assert!(!IsSend::<Store<NotSend>>::ANSWER) };
+    const { assert!(!IsSync::<Store<NotSend>>::ANSWER) };
+}
+
+/// Whatever the stack, it can be sent while it is idle, and so can a pool.
+fn stacks_are_send<S: Stack + Send + Sync + Unpin>() {
+    fn waiting_is_send<S: Stack + Send>(pool: &Pool<S>) -> impl Future + Send {
         pool.get()
     }
 
-    is_send::<Pool>();
-    is_sync::<Pool>();
-    is_send::<PooledStack<DefaultStack>>();
-    is_sync::<PooledStack<DefaultStack>>();
-    let _ = waiting_is_send;
+    is_send::<Pool<S>>();
+    is_sync::<Pool<S>>();
+    is_send::<PooledStack<S>>();
+    is_sync::<PooledStack<S>>();
+    let _ = waiting_is_send::<S>;
+}
+
+#[test]
+fn default_stacks() {
+    stacks_are_send::<DefaultStack>();
 }
 
 #[cfg(fiber_stack)]
 #[test]
 fn fiber_stacks() {
-    use wasmtime_async::FiberStack;
+    use wasmtime_async::{FiberStack, Instantiate, InstantiatePre, TypedCall, UntypedCall};
 
-    is_send::<FiberStack>();
-    is_sync::<FiberStack>();
-    is_unpin::<FiberStack>();
+    stacks_are_send::<FiberStack>();
+    const { assert!(!IsSendStack::<FiberStack>::ANSWER) };
+    const { assert!(CarriesWhatIsNotSend::<FiberStack>::ANSWER) };
 
     is_unpin::<Call<'_, FiberStack, NotSend, Closure<NotSend>>>();
     const { assert!(!IsSend::<Call<'_, FiberStack, (), Closure<()>>>::ANSWER) };
     const { assert!(!IsSend::<Call<'_, FiberStack, NotSend, Closure<NotSend>>>::ANSWER) };
     const { assert!(!IsSend::<Call<'_, FiberStack, (), UntypedCall<'_>>>::ANSWER) };
     const { assert!(!IsSend::<Call<'_, FiberStack, (), TypedCall<'_, (), ()>>>::ANSWER) };
+    const { assert!(!IsSend::<Call<'_, FiberStack, (), Instantiate<'_, ()>>>::ANSWER) };
+    const { assert!(!IsSend::<Call<'_, FiberStack, (), InstantiatePre<'_, ()>>>::ANSWER) };
+}
+
+/// Those of a stack whose calls may change threads.
+macro_rules! calls_are_send {
+    ($stack:ty) => {{
+        use wasmtime_async::{Instantiate, InstantiatePre, TypedCall, UntypedCall};
+
+        stacks_are_send::<$stack>();
+        const { assert!(IsSendStack::<$stack>::ANSWER) };
+        const { assert!(!CarriesWhatIsNotSend::<$stack>::ANSWER) };
+
+        is_unpin::<Call<'_, $stack, (), Closure<()>>>();
+        is_send::<Call<'_, $stack, (), Closure<()>>>();
+        is_send::<Call<'_, $stack, (), UntypedCall<'_>>>();
+        is_send::<Call<'_, $stack, (), TypedCall<'_, (), ()>>>();
+        is_send::<Call<'_, $stack, (), Instantiate<'_, ()>>>();
+        is_send::<Call<'_, $stack, (), InstantiatePre<'_, ()>>>();
+        // Before it starts, a call holds its store.
+        const { assert!(!IsSend::<Call<'_, $stack, NotSend, Closure<NotSend>>>::ANSWER) };
+        const { assert!(!IsSend::<Call<'_, $stack, NotSend, UntypedCall<'_>>>::ANSWER) };
+        const { assert!(!IsSend::<Call<'_, $stack, NotSend, TypedCall<'_, (), ()>>>::ANSWER) };
+    }};
+}
+
+#[cfg(fiber_stack)]
+#[test]
+fn send_fiber_stacks() {
+    calls_are_send!(wasmtime_async::SendFiberStack);
 }
 
 #[cfg(feature = "thread-backend")]
 #[test]
 fn thread_stacks() {
-    use wasmtime_async::ThreadStack;
-
-    is_send::<ThreadStack>();
-    is_unpin::<ThreadStack>();
-
-    is_send::<Call<'_, ThreadStack, (), Closure<()>>>();
-    is_send::<Call<'_, ThreadStack, (), UntypedCall<'_>>>();
-    is_send::<Call<'_, ThreadStack, (), TypedCall<'_, (), ()>>>();
-    const { assert!(!IsSend::<Call<'_, ThreadStack, NotSend, Closure<NotSend>>>::ANSWER) };
+    calls_are_send!(wasmtime_async::ThreadStack);
 }

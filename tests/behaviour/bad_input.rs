@@ -1,10 +1,12 @@
 //! What is refused, how that is said, and that stack and store can be used after it.
 
-use crate::common::futures::{finish, pending, poll_caught};
-use crate::support::guest::{assert_usable, export, guest, runner, stack, store};
-use crate::support::{AnyStack, Code, Host, matrix};
-use wasmtime::{Caller, Engine, Func, FuncType, Linker, Module, Result, Store, Trap, Val, ValType};
-use wasmtime_async::{DEFAULT_STACK_SIZE, Error, FuncExt, LinkerExt, StoreExt, suspend_until, yield_now};
+use crate::common::futures::{finish, pending, poll_caught, poll_once};
+use crate::support::guest::{ONCE, assert_usable, export, guest, runner, stack, store, waits};
+use crate::support::{Code, Host, Kind, matrix};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use wasmtime::{Caller, Engine, Func, FuncType, Linker, Module, Result, Trap, Val, ValType};
+use wasmtime_async::{DEFAULT_STACK_SIZE, Error, FuncExt, LinkerExt, Stack, Store, suspend_until, yield_now};
 
 matrix!(
     sizes_of_stacks,
@@ -27,9 +29,9 @@ fn assert_says(error: &wasmtime::Error, words: &[&str]) {
     }
 }
 
-fn sizes_of_stacks<S: AnyStack>(code: Code) -> Result<()> {
+fn sizes_of_stacks<K: Kind>(code: Code) -> Result<()> {
     for size in [0, 1, 4096, 0xffff, usize::MAX, usize::MAX - 1, usize::MAX / 2] {
-        let error = S::new(size).map(|_| ()).expect_err("no size for a stack");
+        let error = K::stack_of(size).map(|_| ()).expect_err("no size for a stack");
         let Error::StackSize { size: asked, min, max, .. } = error else { panic!("{size}: {error:?}") };
         assert_eq!(asked, size);
         assert!(!(min..=max).contains(&size));
@@ -37,11 +39,12 @@ fn sizes_of_stacks<S: AnyStack>(code: Code) -> Result<()> {
         for word in [&size.to_string(), &min.to_string(), &max.to_string()] {
             assert!(text.contains(word), "`{word}` is missing: {text}");
         }
-        // The greatest size is one that can be asked for; there is no such memory. (With addresses of 32 bits there is.)
+        // The greatest size is one that can be asked for; there is no such memory. (With addresses of 32 bits there
+        // is.)
         if cfg!(target_pointer_width = "32") {
             continue;
         }
-        let error = S::new(max).map(|_| ()).expect_err("there is no such memory");
+        let error = K::stack_of(max).map(|_| ()).expect_err("there is no such memory");
         assert!(matches!(error, Error::StackMemory { .. } | Error::ThreadSpawn { .. }), "{error:?}");
         assert!(error.to_string().contains(&max.to_string()), "{error}");
     }
@@ -49,7 +52,7 @@ fn sizes_of_stacks<S: AnyStack>(code: Code) -> Result<()> {
     // The least size that is allowed works where guests may use little; and one that is no number of pages.
     let engine = Engine::new(code.config().max_wasm_stack(32 << 10))?;
     for size in [64 << 10, (100 << 10) + 1, DEFAULT_STACK_SIZE] {
-        let mut stack = S::new(size)?;
+        let mut stack = K::stack_of(size)?;
         assert_eq!(stack.size(), size);
         assert_usable(&mut stack, &mut Store::new(&engine, Host::default()))?;
     }
@@ -57,21 +60,22 @@ fn sizes_of_stacks<S: AnyStack>(code: Code) -> Result<()> {
 }
 
 /// Nothing runs on a stack on which a guest without end would come to the guard page before it comes to its limit.
-fn stacks_smaller_than_what_guests_may_use<S: AnyStack>(code: Code) -> Result<()> {
+fn stacks_smaller_than_what_guests_may_use<K: Kind>(code: Code) -> Result<()> {
     let (limit, room) = (512 << 10, 32 << 10);
     for (size, fits) in [(limit, false), (limit + room - 1, false), (limit + room, true)] {
         let engine = Engine::new(code.config().max_wasm_stack(limit))?;
-        let (mut stack, mut store) = (S::new(size)?, Store::new(&engine, Host::default()));
+        let (mut stack, mut store) = (K::stack_of(size)?, Store::new(&engine, Host::default()));
         let endless = runner(&mut store, r#"(module (func (export "run") (call 0)))"#, [])?;
-        let mut ran = false;
-        let error = finish(stack.go(&mut store, |store| {
-            ran = true;
+        let ran = Arc::new(AtomicBool::new(false));
+        let runs = Arc::clone(&ran);
+        let error = finish(stack.run_send(&mut store, move |store| {
+            runs.store(true, Ordering::Relaxed);
             endless.call(store, &[], &mut [])
         }));
         let error = error.expect_err("it does not end by itself");
         // Pulley's guests have a stack of their own.
         let fits = fits || code == Code::Pulley;
-        assert_eq!(ran, fits, "{size}");
+        assert_eq!(ran.load(Ordering::Relaxed), fits, "{size}");
         match error.downcast_ref() {
             Some(error @ &Error::StackTooSmall { size: told, min, .. }) => {
                 assert_eq!((told, min, fits), (size, limit + room, false));
@@ -92,15 +96,15 @@ const TAKES: &str = r#"(module
     (import "" "" (func $wait))
     (func (export "run") (param i32 i64) (result f32) (call $wait) (f32.const 1)))"#;
 
-fn takes(store: &mut Store<Host>) -> Result<Func> {
-    let wait = Func::wrap_suspending(&mut *store, async || pending(1).await);
+fn takes<K: Kind>(store: &mut Store<Host>) -> Result<Func> {
+    let wait = waits::<K, _>(store, 1);
     runner(store, TAKES, [wait])
 }
 
-fn parameters<S: AnyStack>(code: Code) -> Result<()> {
-    let mut stack = stack::<S>();
+fn parameters<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
     let mut store = store(code);
-    let takes = takes(&mut store)?;
+    let takes = takes::<K>(&mut store)?;
     let mut other = self::store(code);
     let foreign = Val::from(Func::wrap(&mut other, || ()));
     let cases: &[(&[Val], &[&str])] = &[
@@ -131,10 +135,10 @@ fn parameters<S: AnyStack>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut other)
 }
 
-fn results<S: AnyStack>(code: Code) -> Result<()> {
-    let mut stack = stack::<S>();
+fn results<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
     let mut store = store(code);
-    let takes = takes(&mut store)?;
+    let takes = takes::<K>(&mut store)?;
     let params = [Val::I32(1), Val::I64(1)];
     for (mut results, got) in [(vec![], "got 0"), (vec![Val::I32(0); 2], "got 2")] {
         let error = finish(takes.call_on(&mut stack, &mut store, &params, &mut results)).unwrap_err();
@@ -148,10 +152,10 @@ fn results<S: AnyStack>(code: Code) -> Result<()> {
     Ok(())
 }
 
-fn signatures<S: AnyStack>(code: Code) -> Result<()> {
-    let mut stack = stack::<S>();
+fn signatures<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
     let mut store = store(code);
-    let takes = takes(&mut store)?;
+    let takes = takes::<K>(&mut store)?;
     let errors = [
         takes.get_async(&store).get0::<f32>().map(|_| ()),
         takes.get_async(&store).get1::<i32, f32>().map(|_| ()),
@@ -176,8 +180,8 @@ fn signatures<S: AnyStack>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-fn missing_imports<S: AnyStack>(code: Code) -> Result<()> {
-    let mut stack = stack::<S>();
+fn missing_imports<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
     let mut store = store(code);
     let module = Module::new(store.engine(), r#"(module (import "host" "wait" (func)) (start 0))"#)?;
     let mut linker = Linker::new(store.engine());
@@ -193,18 +197,31 @@ fn missing_imports<S: AnyStack>(code: Code) -> Result<()> {
     let error = linker.func_wrap_suspending("host", "wait", async || ()).map(|_| ()).unwrap_err();
     assert_says(&error, &["host", "wait", "defined twice"]);
     let nothing = FuncType::new(store.engine(), [], []);
-    let error = linker.func_new_suspending("host", "wait", nothing, async |_, _, _| Ok(())).map(|_| ()).unwrap_err();
+    let error = linker.func_wrap_suspending_send("host", "wait", || async {}).map(|_| ()).unwrap_err();
+    assert_says(&error, &["host", "wait", "defined twice"]);
+    let error = linker
+        .func_wrap_suspending_boxed("host", "wait", |_: Caller<'_, Host>, (): ()| Box::new(async {}))
+        .map(|_| ())
+        .unwrap_err();
+    assert_says(&error, &["host", "wait", "defined twice"]);
+    let error =
+        linker.func_new_suspending("host", "wait", nothing.clone(), async |_, _, _| Ok(())).map(|_| ()).unwrap_err();
+    assert_says(&error, &["host", "wait", "defined twice"]);
+    let error = linker
+        .func_new_suspending_boxed("host", "wait", nothing, |_, _, _| Box::new(async { Ok(()) }))
+        .map(|_| ())
+        .unwrap_err();
     assert_says(&error, &["host", "wait", "defined twice"]);
 
     linker.allow_shadowing(true);
-    linker.func_wrap_suspending("host", "wait", async || pending(1).await)?;
+    linker.func_wrap_suspending_send("host", "wait", || pending(1))?;
     finish(linker.instantiate_on(&mut stack, &mut store, &module))?;
     assert_usable(&mut stack, &mut store)
 }
 
 /// As with wasmtime's own functions, that is a bug of the program, and a panic.
-fn functions_of_other_stores<S: AnyStack>(code: Code) -> Result<()> {
-    let mut stack = stack::<S>();
+fn functions_of_other_stores<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
     let mut store = store(code);
     let mut other = self::store(code);
     let foreign = Func::wrap(&mut other, || ());
@@ -222,7 +239,7 @@ fn functions_of_other_stores<S: AnyStack>(code: Code) -> Result<()> {
 }
 
 /// Async host functions and the like are reached, and there is nothing to suspend.
-fn without_a_stack<S: AnyStack>(code: Code) -> Result<()> {
+fn without_a_stack<K: Kind>(code: Code) -> Result<()> {
     #[track_caller]
     fn assert_not_on_stack<R: std::fmt::Debug>(result: Result<R>) {
         let error = result.expect_err("is not on a stack");
@@ -230,19 +247,23 @@ fn without_a_stack<S: AnyStack>(code: Code) -> Result<()> {
         assert_says(&error, &["does not run on a stack", "call_on", "instantiate_on", "Stack::run"]);
     }
 
-    let mut stack = stack::<S>();
+    let mut stack = stack::<K>();
     let mut store = store(code);
     let nothing = FuncType::new(store.engine(), [], []);
-    let functions = [
-        Func::wrap_suspending(&mut store, async || pending(1).await),
+    let mut functions = vec![
+        Func::wrap_suspending_send(&mut store, || pending(1)),
+        Func::wrap_suspending_boxed(&mut store, |_: Caller<'_, Host>, (): ()| Box::new(pending(1))),
+        Func::new_suspending_boxed(&mut store, nothing.clone(), |_, _, _| Box::new(async { Ok(()) })),
+        Func::wrap_suspending(&mut store, async || ()),
         Func::wrap_suspending(&mut store, async |_: Caller<'_, Host>| ()),
         Func::new_suspending(&mut store, nothing, async |_, _, _| Ok(())),
-        Func::wrap(&mut store, || -> Result<()> { Ok(yield_now()?) }),
     ];
+    if K::ANYTHING {
+        functions.push(Func::wrap(&mut store, || -> Result<()> { Ok(yield_now()?) }));
+    }
     for function in functions {
         assert_not_on_stack(function.call(&mut store, &[], &mut []));
-        let text = r#"(module (import "" "" (func)) (func (export "run") (call 0)))"#;
-        let run = runner(&mut store, text, [function])?;
+        let run = runner(&mut store, ONCE, [function])?;
         assert_not_on_stack(run.call(&mut store, &[], &mut []));
         let text = r#"(module (import "" "" (func)) (start 0))"#;
         assert_not_on_stack(guest(&mut store, text, [function]));
@@ -255,8 +276,9 @@ fn without_a_stack<S: AnyStack>(code: Code) -> Result<()> {
     assert_not_on_stack(yield_now().map_err(Into::into));
 
     // While a call is suspended, its poller is not on its stack.
-    let mut call = stack.go(&mut store, |_| Ok(suspend_until(pending(1))?));
-    assert!(crate::common::futures::poll_once(&mut call).is_pending());
+    let wait = waits::<K, _>(&mut store, 1);
+    let mut call = wait.call_on(&mut stack, &mut store, &[], &mut []);
+    assert!(poll_once(&mut call).is_pending());
     assert_not_on_stack(yield_now().map_err(Into::into));
     finish(call)?;
     assert_not_on_stack(yield_now().map_err(Into::into));
@@ -272,19 +294,30 @@ fn without_a_stack<S: AnyStack>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-fn results_of_the_wrong_type_from_host_functions<S: AnyStack>(code: Code) -> Result<()> {
-    let mut stack = stack::<S>();
+fn results_of_the_wrong_type_from_host_functions<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
     let mut store = store(code);
     let ty = FuncType::new(store.engine(), [], [ValType::I32]);
-    let wrong = Func::new_suspending(&mut store, ty, async |_, _, results| {
-        pending(1).await;
-        results[0] = Val::F64(0);
-        Ok(())
-    });
-    let text = r#"(module (import "" "" (func (result i32))) (func (export "run") (drop (call 0))))"#;
-    let instance = guest(&mut store, text, [wrong])?;
-    let run = export(&mut store, &instance, "run");
-    let error = finish(run.call_on(&mut stack, &mut store, &[], &mut [])).unwrap_err();
-    assert_says(&error, &["function attempted to return an incompatible value"]);
+    let mut functions = vec![Func::new_suspending_boxed(&mut store, ty.clone(), |_, _, results| {
+        Box::new(async move {
+            pending(1).await;
+            results[0] = Val::F64(0);
+            Ok(())
+        })
+    })];
+    if !K::MOVES {
+        functions.push(Func::new_suspending(&mut store, ty, async |_, _, results| {
+            pending(1).await;
+            results[0] = Val::F64(0);
+            Ok(())
+        }));
+    }
+    for wrong in functions {
+        let text = r#"(module (import "" "" (func (result i32))) (func (export "run") (drop (call 0))))"#;
+        let instance = guest(&mut store, text, [wrong])?;
+        let run = export(&mut store, &instance, "run");
+        let error = finish(run.call_on(&mut stack, &mut store, &[], &mut [])).unwrap_err();
+        assert_says(&error, &["function attempted to return an incompatible value"]);
+    }
     assert_usable(&mut stack, &mut store)
 }

@@ -1,46 +1,17 @@
 //! Async host functions of every signature, and calls with every type.
 
 use crate::common::futures::{finish, pending, poll_once};
-use crate::support::guest::{assert_usable, guest, runner, stack, store};
-use crate::support::{AnyStack, Code, Host, matrix};
+use crate::support::guest::{export, export_of, guest, passes_on, runner, stack, store};
+use crate::support::{Code, Host, Kind, matrix};
 use std::cell::Cell;
-use std::fmt::Write;
 use std::future::{Future, Ready, ready};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use wasmtime::{
-    AnyRef, ArrayRef, ArrayRefPre, ArrayType, Caller, EqRef, Error, ExternRef, FieldType, Func, FuncType, HeapType,
-    I31, Mutability, RefType, Result, Rooted, StorageType, Store, StructRef, V128, Val, ValType,
-};
-use wasmtime_async::FuncExt;
+use wasmtime::{Caller, ExternRef, Func, FuncType, HeapType, RefType, Result, V128, Val, ValType};
+use wasmtime_async::{FuncExt, Store};
 
-matrix!(
-    every_arity,
-    sixteen_parameters,
-    numbers,
-    vectors,
-    functions,
-    external_references,
-    garbage_collected_references,
-    returns,
-    what_can_be_a_host_function,
-    untyped,
-    state_of_closures,
-    futures_borrow,
-);
-
-/// A guest that passes on what it gets, and gives back what it gets back.
-fn passes_on(params: &str, results: &str) -> String {
-    let mut gets = String::new();
-    for n in 0..params.split_terminator(';').count() {
-        write!(gets, "(local.get {n})").expect("strings take all");
-    }
-    let params = params.replace(';', " ");
-    format!(
-        r#"(module
-            (import "" "" (func $host (param {params}) (result {results})))
-            (func (export "run") (param {params}) (result {results}) (call $host {gets})))"#
-    )
-}
+matrix!(every_arity, what_can_be_a_host_function, untyped, state_of_closures, futures_borrow);
+matrix!(anything: closures_in_use_several_times_at_once);
 
 /// A sum that is another one in another order.
 fn weigh(values: &[i32]) -> i32 {
@@ -66,34 +37,67 @@ macro_rules! i32_for {
 
 macro_rules! arities {
     ($($wrap:ident $get:ident $($arg:ident)*;)*) => {
-        fn every_arity<S: AnyStack>(code: Code) -> Result<()> {
-            let mut stack = stack::<S>();
+        fn every_arity<K: Kind>(code: Code) -> Result<()> {
+            let mut stack = stack::<K>();
             $({
+                fn functions(store: &mut Store<Host>, local: bool) -> Vec<Func> {
+                    let mut functions = vec![
+                        Func::wrap_suspending_send(&mut *store, |$($arg: i32),*| async move {
+                            pending(1).await;
+                            1000 + weigh(&[$($arg),*])
+                        }),
+                        Func::wrap_suspending_send(&mut *store, |caller: Caller<'_, Host>, $($arg: i32),*| {
+                            let id = caller.data().id;
+                            async move {
+                                pending(1).await;
+                                id + weigh(&[$($arg),*])
+                            }
+                        }),
+                        Func::wrap_suspending_boxed(
+                            &mut *store,
+                            |caller: Caller<'_, Host>, ($($arg,)*): ($(i32_for!($arg),)*)| {
+                                Box::new(async move {
+                                    pending(1).await;
+                                    caller.data().id + weigh(&[$($arg),*])
+                                })
+                            },
+                        ),
+                        // Ready at once, these need not be `Send`.
+                        <Func as FuncExt>::wrap_async(&mut *store, async |$($arg: i32),*| 1000 + weigh(&[$($arg),*])),
+                        Func::$wrap(&mut *store, async |caller: Caller<'_, Host>, $($arg: i32),*| {
+                            caller.data().id + weigh(&[$($arg),*])
+                        }),
+                    ];
+                    if local {
+                        functions.extend([
+                            Func::$wrap(&mut *store, async |caller: Caller<'_, Host>, $($arg: i32),*| {
+                                pending(1).await;
+                                caller.data().id + weigh(&[$($arg),*])
+                            }),
+                            Func::wrap_suspending(&mut *store, async |caller: Caller<'_, Host>, $($arg: i32),*| {
+                                pending(1).await;
+                                caller.data().id + weigh(&[$($arg),*])
+                            }),
+                            Func::wrap_suspending(&mut *store, async |$($arg: i32),*| {
+                                pending(1).await;
+                                1000 + weigh(&[$($arg),*])
+                            }),
+                            FuncExt::wrap_async(&mut *store, async |$($arg: i32),*| 1000 + weigh(&[$($arg),*])),
+                            FuncExt::wrap_async(&mut *store, async |caller: Caller<'_, Host>, $($arg: i32),*| {
+                                caller.data().id + weigh(&[$($arg),*])
+                            }),
+                        ]);
+                    }
+                    functions
+                }
+
                 let mut store = store(code);
                 store.data_mut().id = 1000;
-                let functions = [
-                    Func::$wrap(&mut store, async |caller: Caller<'_, Host>, $($arg: i32),*| {
-                        pending(1).await;
-                        caller.data().id + weigh(&[$($arg),*])
-                    }),
-                    Func::wrap_suspending(&mut store, async |caller: Caller<'_, Host>, $($arg: i32),*| {
-                        pending(1).await;
-                        caller.data().id + weigh(&[$($arg),*])
-                    }),
-                    Func::wrap_suspending(&mut store, async |$($arg: i32),*| {
-                        pending(1).await;
-                        1000 + weigh(&[$($arg),*])
-                    }),
-                    <Func as FuncExt>::wrap_async(&mut store, async |$($arg: i32),*| 1000 + weigh(&[$($arg),*])),
-                    <Func as FuncExt>::wrap_async(&mut store, async |caller: Caller<'_, Host>, $($arg: i32),*| {
-                        caller.data().id + weigh(&[$($arg),*])
-                    }),
-                ];
                 let next = Counter::default();
                 let params = ($(next.next(stringify!($arg)),)*);
                 let values: &[i32] = &(1..=next.0.get()).collect::<Vec<_>>();
                 let text = passes_on(&"i32;".repeat(values.len()), "i32");
-                for function in functions {
+                for function in functions(&mut store, !K::MOVES) {
                     let run = runner(&mut store, &text, [function])?;
                     let typed = run.get_async(&store).$get::<$(i32_for!($arg),)* i32>()?;
                     for _ in 0..2 {
@@ -129,197 +133,6 @@ arities! {
     wrap_async15 get15 a b c d e f g h i j k l m n o;
 }
 
-/// As many as wasmtime's tuples go.
-fn sixteen_parameters<S: AnyStack>(code: Code) -> Result<()> {
-    type Params = (i32, i64, i32, i64, i32, i64, i32, i64, i32, i64, i32, i64, i32, i64, i32, i64);
-    let mut stack = stack::<S>();
-    let mut store = store(code);
-    let wait = Func::wrap_suspending(&mut store, async || pending(1).await);
-    let text = r#"(module
-        (import "" "" (func $wait))
-        (func (export "run")
-            (param i32 i64 i32 i64 i32 i64 i32 i64 i32 i64 i32 i64 i32 i64 i32 i64) (result i64 i32)
-            (call $wait) (local.get 15) (local.get 14)))"#;
-    let run = runner(&mut store, text, [wait])?.get_async(&store).typed::<Params, (i64, i32)>()?;
-    let params = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16);
-    assert_eq!(finish(run.call(&mut stack, &mut store, params))?, (16, 15));
-    Ok(())
-}
-
-fn numbers<S: AnyStack>(code: Code) -> Result<()> {
-    type Results = (u64, u32, f64, f32, i64, i32);
-    let mut stack = stack::<S>();
-    let mut store = store(code);
-    let host = Func::wrap_suspending(&mut store, async |a: i32, b: i64, c: f32, d: f64, e: u32, f: u64| -> Results {
-        pending(1).await;
-        (f, e, d, c, b, a)
-    });
-    let text = passes_on("i32;i64;f32;f64;i32;i64", "i64 i32 f64 f32 i64 i32");
-    let run = runner(&mut store, &text, [host])?;
-    let run = run.get_async(&store).get6::<i32, i64, f32, f64, u32, u64, Results>()?;
-    let cases = [
-        (i32::MIN, i64::MIN, f32::MIN, f64::MIN, u32::MAX, u64::MAX),
-        (i32::MAX, i64::MAX, f32::INFINITY, f64::NEG_INFINITY, 1 << 31, 1 << 63),
-        (-1, -1, -0.0, -0.0, 0, 0),
-        (0x1234_5678, 0x1234_5678_9abc_def0, f32::MIN_POSITIVE, f64::EPSILON, 0x9abc_def0, 0xfedc_ba98_7654_3210),
-    ];
-    for params in cases {
-        let results = finish(run.call(&mut stack, &mut store, params))?;
-        assert_eq!((results.0, results.1, results.4, results.5), (params.5, params.4, params.1, params.0));
-        assert_eq!((results.2.to_bits(), results.3.to_bits()), (params.3.to_bits(), params.2.to_bits()));
-    }
-    Ok(())
-}
-
-fn vectors<S: AnyStack>(code: Code) -> Result<()> {
-    let mut stack = stack::<S>();
-    let mut store = store(code);
-    let host = Func::wrap_suspending(&mut store, async |a: V128, b: V128| -> (V128, V128) {
-        pending(1).await;
-        (b, a)
-    });
-    let run = runner(&mut store, &passes_on("v128;v128", "v128 v128"), [host])?;
-    let typed = run.get_async(&store).get2::<V128, V128, (V128, V128)>()?;
-    let (a, b) = (V128::from(0x0123_4567_89ab_cdef_0011_2233_4455_6677), V128::from(u128::MAX - 1));
-    assert_eq!(finish(typed.call(&mut stack, &mut store, (a, b)))?, (b, a));
-    let mut results = [Val::I32(0), Val::I32(0)];
-    finish(run.call_on(&mut stack, &mut store, &[a.into(), b.into()], &mut results))?;
-    assert_eq!((results[0].unwrap_v128(), results[1].unwrap_v128()), (b, a));
-    Ok(())
-}
-
-fn functions<S: AnyStack>(code: Code) -> Result<()> {
-    let mut stack = stack::<S>();
-    let mut store = store(code);
-    let answer = Func::wrap_suspending(&mut store, async || {
-        pending(1).await;
-        42
-    });
-    let host = Func::wrap_suspending(&mut store, async |a: Option<Func>, b: Func| -> (Func, Option<Func>) {
-        pending(1).await;
-        (b, a)
-    });
-    let text = passes_on("funcref;(ref func)", "(ref func) funcref");
-    let run = runner(&mut store, &text, [host])?;
-    let run = run.get_async(&store).get2::<Option<Func>, Func, (Func, Option<Func>)>()?;
-    for other in [None, Some(answer)] {
-        let (back, other_back) = finish(run.call(&mut stack, &mut store, (other, answer)))?;
-        assert_eq!(other_back.is_some(), other.is_some());
-        for func in [Some(back), other_back].into_iter().flatten() {
-            let func = func.get_async(&store).get0::<i32>()?;
-            assert_eq!(finish(func.call(&mut stack, &mut store, ()))?, 42);
-        }
-    }
-    Ok(())
-}
-
-fn external_references<S: AnyStack>(code: Code) -> Result<()> {
-    type Maybe = Option<Rooted<ExternRef>>;
-    let mut stack = stack::<S>();
-    let mut store = store(code);
-    let host = Func::wrap_suspending(&mut store, async |caller: Caller<'_, Host>, a: Maybe, b: Rooted<ExternRef>| {
-        pending(2).await;
-        let data = b.data(&caller)?.and_then(|data| data.downcast_ref::<String>());
-        assert_eq!(data.map(String::as_str), Some("external"));
-        Ok::<_, Error>((b, a))
-    });
-    let text = passes_on("externref;(ref extern)", "(ref extern) externref");
-    let run = runner(&mut store, &text, [host])?;
-    let run = run.get_async(&store).get2::<Maybe, Rooted<ExternRef>, (Rooted<ExternRef>, Maybe)>()?;
-    for other in [None, Some(7_u64)] {
-        let external = ExternRef::new(&mut store, String::from("external"))?;
-        let number = other.map(|number| ExternRef::new(&mut store, number)).transpose()?;
-        let (back, other_back) = finish(run.call(&mut stack, &mut store, (number, external)))?;
-        assert!(Rooted::ref_eq(&store, &back, &external)?);
-        let other_back = match &other_back {
-            None => None,
-            Some(back) => back.data(&store)?.and_then(|data| data.downcast_ref::<u64>()).copied(),
-        };
-        assert_eq!(other_back, other);
-    }
-    Ok(())
-}
-
-fn with_collector(code: Code) -> Result<Store<Host>> {
-    let engine = wasmtime::Engine::new(code.config().wasm_function_references(true).wasm_gc(true))?;
-    Ok(Store::new(&engine, Host::default()))
-}
-
-fn garbage_collected_references<S: AnyStack>(code: Code) -> Result<()> {
-    type Any = Option<Rooted<AnyRef>>;
-    let mut stack = stack::<S>();
-    let mut store = with_collector(code)?;
-
-    let host =
-        Func::wrap_suspending(&mut store, async |a: Any, b: Rooted<AnyRef>, c: I31| -> (I31, Rooted<AnyRef>, Any) {
-            pending(1).await;
-            (c, b, a)
-        });
-    let text = passes_on("anyref;(ref any);(ref i31)", "(ref i31) (ref any) anyref");
-    let run = runner(&mut store, &text, [host])?;
-    let run = run.get_async(&store).get3::<Any, Rooted<AnyRef>, I31, (I31, Rooted<AnyRef>, Any)>()?;
-    let any = AnyRef::from_i31(&mut store, I31::wrapping_u32(5));
-    for other in [None, Some(any)] {
-        let params = (other, any, I31::wrapping_i32(-3));
-        let (number, back, other_back) = finish(run.call(&mut stack, &mut store, params))?;
-        assert_eq!(number.get_i32(), -3);
-        assert_eq!(back.unwrap_i31(&store)?.get_u32(), 5);
-        assert_eq!(other_back.is_some(), other.is_some());
-    }
-
-    let (structs, arrays) = ("structref", "arrayref");
-    let host = Func::wrap_suspending(
-        &mut store,
-        async |a: Option<Rooted<StructRef>>, b: Option<Rooted<ArrayRef>>, c: Option<Rooted<EqRef>>| {
-            pending(1).await;
-            (c, b, a)
-        },
-    );
-    let text = passes_on(&format!("{structs};{arrays};eqref"), &format!("eqref {arrays} {structs}"));
-    let run = runner(&mut store, &text, [host])?;
-    let ty = ArrayType::new(store.engine(), FieldType::new(Mutability::Const, StorageType::ValType(ValType::I32)));
-    let array = ArrayRefPre::new(&mut store, ty);
-    let array = ArrayRef::new(&mut store, &array, &Val::I32(9), 3)?;
-    let params = [Val::AnyRef(None), Val::from(array), Val::from(array.to_anyref())];
-    let mut results = [Val::I32(0), Val::I32(0), Val::I32(0)];
-    finish(run.call_on(&mut stack, &mut store, &params, &mut results))?;
-    let back = results[1].unwrap_anyref().expect("is not null").unwrap_array(&store)?;
-    assert_eq!(back.len(&store)?, 3);
-    assert_eq!(back.get(&mut store, 2)?.unwrap_i32(), 9);
-    assert!(results[2].unwrap_anyref().is_none());
-    Ok(())
-}
-
-fn returns<S: AnyStack>(code: Code) -> Result<()> {
-    let mut stack = stack::<S>();
-    let mut store = store(code);
-
-    macro_rules! check {
-        ($function:expr, $text:literal, $ty:ty, $expected:expr) => {
-            let function = Func::wrap_suspending(&mut store, $function);
-            let run = runner(&mut store, &passes_on("i32", $text), [function])?.get_async(&store).get1::<i32, $ty>()?;
-            match (finish(run.call(&mut stack, &mut store, (1,))), $expected) {
-                (Ok(result), Ok::<$ty, ()>(expected)) => assert_eq!(result, expected),
-                (Err(error), Err(())) => assert_eq!(error.root_cause().to_string(), "does not return"),
-                (result, expected) => panic!("{result:?} for {expected:?}"),
-            }
-        };
-    }
-    let fails = || Error::msg("does not return");
-    check!(async |_: i32| pending(1).await, "", (), Ok(()));
-    check!(async |n: i32| n + 1, "i32", i32, Ok(2));
-    check!(async |n: i32| (n,), "i32", i32, Ok(1));
-    check!(async |n: i32| (n, i64::from(n) << 40), "i32 i64", (i32, i64), Ok((1, 1 << 40)));
-    check!(async |n: i32| (n, n, n, n, 0.5), "i32 i32 i32 i32 f64", (i32, i32, i32, i32, f64), Ok((1, 1, 1, 1, 0.5)));
-    check!(async |_: i32| Ok::<(), Error>(()), "", (), Ok(()));
-    check!(async |n: i32| Ok::<i64, Error>(n.into()), "i64", i64, Ok(1));
-    check!(async |n: i32| Ok::<_, Error>((n, n + 1)), "i32 i32", (i32, i32), Ok((1, 2)));
-    check!(async move |_: i32| Err::<(), _>(fails()), "", (), Err(()));
-    check!(async move |_: i32| Err::<i32, _>(fails()), "i32", i32, Err(()));
-    check!(async move |_: i32| Err::<(i32, i64), _>(fails()), "i32 i64", (i32, i64), Err(()));
-    assert_usable(&mut stack, &mut store)
-}
-
 async fn doubles(n: i32) -> i32 {
     pending(1).await;
     n * 2
@@ -334,7 +147,7 @@ fn is_ready(n: i32) -> Ready<i32> {
     ready(n * 2)
 }
 
-fn returns_a_future(n: i32) -> impl Future<Output = i32> {
+fn returns_a_future(n: i32) -> impl Future<Output = i32> + Send {
     let twice = n * 2;
     async move {
         pending(1).await;
@@ -342,25 +155,49 @@ fn returns_a_future(n: i32) -> impl Future<Output = i32> {
     }
 }
 
-fn what_can_be_a_host_function<S: AnyStack>(code: Code) -> Result<()> {
-    let mut stack = stack::<S>();
+#[expect(clippy::needless_pass_by_value, reason = "the signature of a host function")]
+fn adds_id_of_all(caller: Caller<'_, Host>, n: i32) -> Pin<Box<dyn Future<Output = Result<i32>> + Send>> {
+    let id = caller.data().id;
+    Box::pin(async move {
+        pending(1).await;
+        Ok(id + n)
+    })
+}
+
+fn boxed(caller: Caller<'_, Host>, (n,): (i32,)) -> Box<dyn Future<Output = Result<i32>> + Send + '_> {
+    Box::new(adds_id(caller, n))
+}
+
+fn what_can_be_a_host_function<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
     let mut store = store(code);
     store.data_mut().id = 21;
-    let functions = [
-        Func::wrap_suspending(&mut store, doubles),
-        Func::wrap_suspending(&mut store, adds_id),
+    let mut functions = vec![
+        Func::wrap_suspending_send(&mut store, doubles),
+        Func::wrap_suspending_send(&mut store, is_ready),
+        Func::wrap_suspending_send(&mut store, returns_a_future),
+        Func::wrap_suspending_send(&mut store, adds_id_of_all),
+        Func::wrap_suspending_send(&mut store, |n: i32| async move { n * 2 }),
+        Func::wrap_suspending_send(&mut store, |n: i32| Box::pin(doubles(n))),
+        Func::wrap_suspending_boxed(&mut store, boxed),
         Func::wrap_suspending(&mut store, is_ready),
-        Func::wrap_suspending(&mut store, returns_a_future),
         Func::wrap_suspending(&mut store, |n: i32| async move { n * 2 }),
-        Func::wrap_suspending(&mut store, |n: i32| Box::pin(doubles(n))),
-        Func::wrap_async1(&mut store, adds_id),
-        // Futures need not be `Send`.
-        Func::wrap_suspending(&mut store, async |n: i32| {
-            let cell = std::rc::Rc::new(Cell::new(n));
-            pending(1).await;
-            cell.get() * 2
-        }),
     ];
+    if !K::MOVES {
+        functions.extend([
+            Func::wrap_suspending(&mut store, doubles),
+            Func::wrap_suspending(&mut store, adds_id),
+            Func::wrap_suspending(&mut store, returns_a_future),
+            Func::wrap_suspending(&mut store, |n: i32| Box::pin(doubles(n))),
+            Func::wrap_async1(&mut store, adds_id),
+            // Futures need not be `Send`.
+            Func::wrap_suspending(&mut store, async |n: i32| {
+                let cell = std::rc::Rc::new(Cell::new(n));
+                pending(1).await;
+                cell.get() * 2
+            }),
+        ]);
+    }
     for function in functions {
         let run = runner(&mut store, &passes_on("i32", "i32"), [function])?.get_async(&store).get1::<i32, i32>()?;
         assert_eq!(finish(run.call(&mut stack, &mut store, (21,)))?, 42);
@@ -371,30 +208,42 @@ fn what_can_be_a_host_function<S: AnyStack>(code: Code) -> Result<()> {
     Ok(())
 }
 
-fn untyped<S: AnyStack>(code: Code) -> Result<()> {
-    let mut stack = stack::<S>();
+fn untyped<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
     let mut store = store(code);
     store.data_mut().id = 5;
     let externref = ValType::Ref(RefType::new(true, HeapType::Extern));
     let types = [ValType::I32, ValType::I64, ValType::F32, ValType::F64, ValType::V128, ValType::FUNCREF, externref];
     let ty = FuncType::new(store.engine(), types.clone(), types.iter().rev().cloned());
-    let functions = [
-        Func::new_suspending(&mut store, ty.clone(), async |caller, params, results| {
-            pending(params.len()).await;
-            assert_eq!(caller.data().id, 5);
-            results.clone_from_slice(params);
-            results.reverse();
-            Ok(())
-        }),
-        <Func as FuncExt>::new_async(&mut store, ty, async |mut caller, params, results| {
+    let mut functions = vec![Func::new_suspending_boxed(&mut store, ty.clone(), |mut caller, params, results| {
+        Box::new(async move {
             for (param, result) in params.iter().rev().zip(results) {
                 *result = *param;
                 caller.data_mut().id = 5;
                 pending(1).await;
             }
             Ok(())
-        }),
-    ];
+        })
+    })];
+    if !K::MOVES {
+        functions.extend([
+            Func::new_suspending(&mut store, ty.clone(), async |caller, params, results| {
+                pending(params.len()).await;
+                assert_eq!(caller.data().id, 5);
+                results.clone_from_slice(params);
+                results.reverse();
+                Ok(())
+            }),
+            <Func as FuncExt>::new_async(&mut store, ty, async |mut caller, params, results| {
+                for (param, result) in params.iter().rev().zip(results) {
+                    *result = *param;
+                    caller.data_mut().id = 5;
+                    pending(1).await;
+                }
+                Ok(())
+            }),
+        ]);
+    }
     let external = ExternRef::new(&mut store, 77_u8)?;
     let func = Func::wrap(&mut store, || 1);
     let params = [
@@ -430,9 +279,52 @@ fn untyped<S: AnyStack>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// A closure keeps what it captured, and can be in use several times at once, in one call.
-fn state_of_closures<S: AnyStack>(code: Code) -> Result<()> {
-    let mut stack = stack::<S>();
+/// A closure keeps what it captured, from call to call, and goes with its store.
+fn state_of_closures<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (first, second, third) = (Arc::clone(&seen), Arc::clone(&seen), Arc::clone(&seen));
+    let mut functions = vec![
+        Func::wrap_suspending_send(&mut store, move |n: i32| {
+            let seen = Arc::clone(&first);
+            async move {
+                pending(1).await;
+                seen.lock().expect("is not poisoned").push(n);
+                n
+            }
+        }),
+        Func::wrap_suspending_boxed(&mut store, move |_: Caller<'_, Host>, (n,): (i32,)| {
+            second.lock().expect("is not poisoned").push(n);
+            Box::new(async move {
+                pending(1).await;
+                n
+            })
+        }),
+    ];
+    if K::MOVES {
+        drop(third);
+    } else {
+        functions.push(Func::wrap_suspending(&mut store, async move |n: i32| {
+            pending(1).await;
+            third.lock().expect("is not poisoned").push(n);
+            n
+        }));
+    }
+    for function in functions {
+        let run = runner(&mut store, &passes_on("i32", "i32"), [function])?.get_async(&store).get1::<i32, i32>()?;
+        for n in 0..4 {
+            assert_eq!(finish(run.call(&mut stack, &mut store, (n,)))?, n);
+        }
+        assert_eq!(std::mem::take(&mut *seen.lock().expect("is not poisoned")), [0, 1, 2, 3]);
+    }
+    drop((store, stack));
+    assert_eq!(Arc::strong_count(&seen), 1, "the closures go with their store");
+    Ok(())
+}
+
+fn closures_in_use_several_times_at_once<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
     let mut store = store(code);
     let seen = Arc::new(Mutex::new(Vec::new()));
     let inner = Arc::clone(&seen);
@@ -442,37 +334,54 @@ fn state_of_closures<S: AnyStack>(code: Code) -> Result<()> {
         if n == 0 {
             return Ok(0);
         }
-        let run = caller.get_export("run").and_then(wasmtime::Extern::into_func).expect("is exported");
+        let run = export_of(&mut caller, "run");
         let below = run.typed::<i32, i32>(&caller)?.call(&mut caller, n - 1)?;
         inner.lock().expect("is not poisoned").push(-n);
         Ok(below + n)
     });
     let instance = guest(&mut store, &passes_on("i32", "i32"), [host])?;
-    let run = crate::support::guest::export(&mut store, &instance, "run").get_async(&store).get1::<i32, i32>()?;
+    let run = export(&mut store, &instance, "run").get_async(&store).get1::<i32, i32>()?;
     assert_eq!(finish(run.call(&mut stack, &mut store, (4,)))?, 10);
     assert_eq!(*seen.lock().expect("is not poisoned"), [4, 3, 2, 1, 0, -1, -2, -3, -4]);
-    drop((store, stack));
-    assert_eq!(Arc::strong_count(&seen), 1, "the closure goes with its store");
     Ok(())
 }
 
-/// The futures of async closures may hold on to the `Caller`, to parameters, and to locals by reference.
-fn futures_borrow<S: AnyStack>(code: Code) -> Result<()> {
-    let mut stack = stack::<S>();
+/// Futures may hold on to the `Caller`, to parameters, and to locals by reference; those of async closures also to what
+/// the closure captured.
+fn futures_borrow<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
     let mut store = store(code);
-    let greeting = String::from("hello");
-    let host = Func::wrap_suspending(&mut store, async move |mut caller: Caller<'_, Host>, n: i32| {
-        let (greeting, n) = (&greeting, &n);
-        let data = caller.data_mut();
-        for _ in 0..3 {
-            pending(1).await;
-            data.id += n;
-            data.log.add(greeting.as_str());
-        }
-        data.id
-    });
-    let run = runner(&mut store, &passes_on("i32", "i32"), [host])?.get_async(&store).get1::<i32, i32>()?;
-    assert_eq!(finish(run.call(&mut stack, &mut store, (5,)))?, 15);
-    assert_eq!(store.data().log.take(), ["hello"; 3]);
+    let mut functions = vec![Func::wrap_suspending_boxed(&mut store, |mut caller: Caller<'_, Host>, (n,): (i32,)| {
+        Box::new(async move {
+            let (greeting, n) = (&String::from("hello"), &n);
+            let data = caller.data_mut();
+            for _ in 0..3 {
+                pending(1).await;
+                data.id += n;
+                data.log.add(greeting.as_str());
+            }
+            data.id
+        })
+    })];
+    if !K::MOVES {
+        let greeting = String::from("hello");
+        let borrows = async move |mut caller: Caller<'_, Host>, n: i32| {
+            let (greeting, n) = (&greeting, &n);
+            let data = caller.data_mut();
+            for _ in 0..3 {
+                pending(1).await;
+                data.id += n;
+                data.log.add(greeting.as_str());
+            }
+            data.id
+        };
+        functions.push(Func::wrap_suspending(&mut store, borrows));
+    }
+    for host in functions {
+        store.data_mut().id = 0;
+        let run = runner(&mut store, &passes_on("i32", "i32"), [host])?.get_async(&store).get1::<i32, i32>()?;
+        assert_eq!(finish(run.call(&mut stack, &mut store, (5,)))?, 15);
+        assert_eq!(store.data().log.take(), ["hello"; 3]);
+    }
     Ok(())
 }

@@ -3,15 +3,16 @@
 use crate::common::child;
 use crate::common::futures::finish;
 use crate::support::guest::{stack, store};
-use crate::support::{AnyStack, Code, matrix};
+use crate::support::{Code, Kind, matrix};
 use std::hint::black_box;
 use std::process;
 use wasmtime::Result;
+use wasmtime_async::Stack;
 
 matrix!(overflow_of_a_host_function_ends_the_process);
 
 /// A host function that recurses without end comes to a guard page, and not to memory of something else's.
-fn overflow_of_a_host_function_ends_the_process<S: AnyStack>(code: Code) -> Result<()> {
+fn overflow_of_a_host_function_ends_the_process<K: Kind>(code: Code) -> Result<()> {
     /// Recurses until it is stopped, or until it is below a stack that ends at `end`.
     fn recurse(end: usize) -> usize {
         let mut words = [end; 16];
@@ -24,11 +25,11 @@ fn overflow_of_a_host_function_ends_the_process<S: AnyStack>(code: Code) -> Resu
     }
 
     if child::is_child() {
-        let mut stack = stack::<S>();
+        let mut stack = stack::<K>();
         // Something to run into: what is mapped later lies below, as likely as not.
-        let _others: [S; 4] = std::array::from_fn(|_| self::stack());
+        let _others: [K::Stack; 4] = std::array::from_fn(|_| self::stack::<K>());
         let size = stack.size();
-        let result = finish(stack.go(&mut store(code), |_| {
+        let result = finish(stack.run_send(&mut store(code), move |_| {
             // Some way from the top, so that this is in the guard page, or below it.
             let mut here = 0_u8;
             Ok(recurse(std::ptr::from_mut(black_box(&mut here)).addr() - size))

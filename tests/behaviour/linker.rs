@@ -1,32 +1,55 @@
 //! Async host functions by name, shared by stores, and instantiation on a stack.
 
-use crate::common::futures::{finish, pending, poll_once};
+use crate::common::futures::{cancel, finish, pending, poll_once};
+use crate::common::moving::sent;
 use crate::support::guest::{assert_usable, export, stack, store};
-use crate::support::{AnyStack, Code, Host, matrix};
+use crate::support::{Code, Host, Kind, matrix};
 use std::future::Future;
 use std::pin::Pin;
-use wasmtime::{Caller, FuncType, Instance, Linker, Module, Result, Store, Val, ValType};
-use wasmtime_async::{FuncExt, InstancePreExt, LinkerExt};
+use wasmtime::{Caller, FuncType, Instance, Linker, Module, Result, Val, ValType};
+use wasmtime_async::{FuncExt, InstancePreExt, LinkerExt, Store};
 
 matrix!(functions_by_name, start_functions, shared_by_stores, instances_of_instances);
 
-fn linker(store: &Store<Host>) -> Result<Linker<Host>> {
+/// Defines the functions in the way that fits this kind of stack best.
+fn linker<K: Kind>(store: &Store<Host>) -> Result<Linker<Host>> {
     let mut linker = Linker::new(store.engine());
     let ty = FuncType::new(store.engine(), [ValType::I32], [ValType::I32]);
-    linker
-        .func_wrap_suspending("host", "double", async |n: i32| {
-            pending(1).await;
-            n * 2
-        })?
-        .func_wrap_suspending("host", "add_id", async |caller: Caller<'_, Host>, n: i32| -> Result<i32> {
-            pending(1).await;
-            Ok(n + caller.data().id)
-        })?
-        .func_new_suspending("host", "negate", ty, async |_, params, results| {
-            pending(1).await;
-            results[0] = Val::I32(-params[0].unwrap_i32());
-            Ok(())
-        })?;
+    if K::MOVES {
+        linker
+            .func_wrap_suspending_send("host", "double", |n: i32| async move {
+                pending(1).await;
+                n * 2
+            })?
+            .func_wrap_suspending_boxed("host", "add_id", |caller: Caller<'_, Host>, (n,): (i32,)| {
+                Box::new(async move {
+                    pending(1).await;
+                    Ok(n + caller.data().id)
+                })
+            })?
+            .func_new_suspending_boxed("host", "negate", ty, |_, params, results| {
+                Box::new(async move {
+                    pending(1).await;
+                    results[0] = Val::I32(-params[0].unwrap_i32());
+                    Ok(())
+                })
+            })?;
+    } else {
+        linker
+            .func_wrap_suspending("host", "double", async |n: i32| {
+                pending(1).await;
+                n * 2
+            })?
+            .func_wrap_suspending("host", "add_id", async |caller: Caller<'_, Host>, n: i32| -> Result<i32> {
+                pending(1).await;
+                Ok(n + caller.data().id)
+            })?
+            .func_new_suspending("host", "negate", ty, async |_, params, results| {
+                pending(1).await;
+                results[0] = Val::I32(-params[0].unwrap_i32());
+                Ok(())
+            })?;
+    }
     Ok(linker)
 }
 
@@ -45,11 +68,11 @@ fn started(store: &mut Store<Host>, instance: &Instance) -> i32 {
     instance.get_global(&mut *store, "started").expect("is exported").get(store).unwrap_i32()
 }
 
-fn functions_by_name<S: AnyStack>(code: Code) -> Result<()> {
-    let mut stack = stack::<S>();
+fn functions_by_name<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
     let mut store = store(code);
     store.data_mut().id = 100;
-    let linker = linker(&store)?;
+    let linker = linker::<K>(&store)?;
     let module = Module::new(store.engine(), GUEST)?;
     let instance = finish(linker.instantiate_on(&mut stack, &mut store, &module))?;
     assert_eq!(started(&mut store, &instance), -102);
@@ -60,10 +83,10 @@ fn functions_by_name<S: AnyStack>(code: Code) -> Result<()> {
     Ok(())
 }
 
-fn start_functions<S: AnyStack>(code: Code) -> Result<()> {
-    let mut stack = stack::<S>();
+fn start_functions<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
     let mut store = store(code);
-    let linker = linker(&store)?;
+    let linker = linker::<K>(&store)?;
     let module = Module::new(store.engine(), GUEST)?;
     // Dropped in the middle, at each place.
     for polls in 0..4 {
@@ -71,7 +94,7 @@ fn start_functions<S: AnyStack>(code: Code) -> Result<()> {
         for _ in 0..polls {
             assert!(poll_once(&mut call).is_pending(), "three suspensions");
         }
-        drop(call);
+        cancel(call);
         assert_usable(&mut stack, &mut store)?;
     }
     let pre = linker.instantiate_pre(&module)?;
@@ -84,20 +107,20 @@ fn start_functions<S: AnyStack>(code: Code) -> Result<()> {
 }
 
 /// The functions of one linker, in use in many stores at once, on stacks of their own.
-fn shared_by_stores<S: AnyStack>(code: Code) -> Result<()> {
+fn shared_by_stores<K: Kind>(code: Code) -> Result<()> {
     let first = store(code);
-    let linker = linker(&first)?;
+    let linker = linker::<K>(&first)?;
     let pre = linker.instantiate_pre(&Module::new(first.engine(), GUEST)?)?;
-    let task = |id: i32| -> Pin<Box<dyn Future<Output = Result<i32>> + '_>> {
+    let task = |id: i32| -> Pin<Box<dyn Future<Output = Result<i32>> + Send + '_>> {
         let pre = &pre;
         let mut store = Store::new(first.engine(), Host { id, ..Host::default() });
-        Box::pin(async move {
-            let mut stack = stack::<S>();
+        Box::pin(sent(async move {
+            let mut stack = stack::<K>();
             let instance = pre.instantiate_on(&mut stack, &mut store).await?;
             assert_eq!(started(&mut store, &instance), -2 - id);
             let run = export(&mut store, &instance, "run").get_async(&store).get1::<i32, i32>()?;
             run.call(&mut stack, &mut store, (id,)).await
-        })
+        }))
     };
     let mut tasks: Vec<_> = (0..20).map(|id| (id, task(id))).collect();
     // Each poll of all of them in turn, from either end.
@@ -118,10 +141,10 @@ fn shared_by_stores<S: AnyStack>(code: Code) -> Result<()> {
 }
 
 /// A guest imports what another exports, and reaches the async host functions through it.
-fn instances_of_instances<S: AnyStack>(code: Code) -> Result<()> {
-    let mut stack = stack::<S>();
+fn instances_of_instances<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
     let mut store = store(code);
-    let mut linker = linker(&store)?;
+    let mut linker = linker::<K>(&store)?;
     let module = Module::new(store.engine(), GUEST)?;
     let instance = finish(linker.instantiate_on(&mut stack, &mut store, &module))?;
     linker.instance(&mut store, "guest", instance)?;

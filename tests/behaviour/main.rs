@@ -1,6 +1,6 @@
-//! What the library promises, on every backend, with native code and with Pulley's.
+//! What the library promises, on every kind of stack, with native code and with Pulley's.
 //!
-//! Each test is written once, generic over the stack, and [`matrix!`](support::matrix) makes one of it for each
+//! Each test is written once, generic over the kind, and [`matrix!`](support::matrix) makes one of it for each
 //! combination. Two environment variables set how long it takes:
 //!
 //! - `MATRIX_CALLS`: how many calls are in flight in the tests that are about many (1000 unless set);
@@ -11,16 +11,34 @@
 mod auto_traits;
 mod bad_input;
 mod cancel;
+mod cancel_synchronous;
+mod collected;
 #[path = "../common/mod.rs"]
 mod common;
+mod components;
 mod endings;
 mod engine_features;
+mod failures;
 mod forget;
 mod functions;
+mod growth;
 mod guards;
+mod in_host_functions;
 mod interleaved;
 mod linker;
 mod nested;
+mod not_refused;
+#[cfg(fiber_stack)]
+mod parking;
+mod polled_inside;
 mod pool;
+mod refused;
+mod refused_inside_wasmtime;
 mod support;
+mod threads;
+mod towers;
+mod types;
 mod wakers;
+mod wakers_in_nested_polls;
+#[cfg(fiber_stack)]
+mod wasmtimes_own;

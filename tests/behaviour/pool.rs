@@ -1,20 +1,21 @@
 //! Stacks of a pool: how many there are, who gets them, and when.
 
-use crate::common::futures::{CountingWaker, finish, pending, poll_once};
+use crate::common::futures::{CountingWaker, finish, pending, poll_once, poll_with};
 use crate::common::random::Random;
-use crate::support::guest::{assert_usable, store};
-use crate::support::{AnyStack, Code, many, matrix};
+use crate::support::guest::{assert_usable, runner, store};
+use crate::support::{Code, Host, Kind, many, matrix};
 use futures::executor::block_on;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::thread;
-use wasmtime::Result;
-use wasmtime_async::{DEFAULT_STACK_SIZE, Error, Pool, PoolCounts, PooledStack, suspend_until};
+use wasmtime::{Func, Result};
+use wasmtime_async::{Carries, DEFAULT_STACK_SIZE, Error, FuncExt, Pool, PoolCounts, PooledStack, Stack};
 
 matrix!(
+    by_new:
     stacks_are_made_when_needed_and_reused,
     the_stack_used_last_is_used_next,
     who_waits_is_served_in_order,
@@ -31,12 +32,12 @@ matrix!(
 type Get<'a, S> = Pin<Box<dyn Future<Output = Result<PooledStack<S>, Error>> + Send + 'a>>;
 
 /// Somebody who waits for a stack, with a waker that counts.
-struct Waiter<'a, S: AnyStack> {
+struct Waiter<'a, S: Stack> {
     get: Get<'a, S>,
     waker: Arc<CountingWaker>,
 }
 
-impl<'a, S: AnyStack> Waiter<'a, S> {
+impl<'a, S: Stack + Send> Waiter<'a, S> {
     /// In the queue.
     fn queued(pool: &'a Pool<S>) -> Self {
         let mut waiter = Self { get: Box::pin(pool.get()), waker: CountingWaker::new() };
@@ -45,7 +46,7 @@ impl<'a, S: AnyStack> Waiter<'a, S> {
     }
 
     fn poll(&mut self) -> Poll<Result<PooledStack<S>, Error>> {
-        self.get.as_mut().poll(&mut Context::from_waker(&Waker::from(self.waker.clone())))
+        poll_with(&mut self.get, &Waker::from(self.waker.clone()))
     }
 
     fn is_woken(&self) -> bool {
@@ -59,27 +60,27 @@ impl<'a, S: AnyStack> Waiter<'a, S> {
     }
 }
 
-fn pool<S: AnyStack>(max: usize) -> Pool<S> {
+fn pool<K: Kind>(max: usize) -> Pool<K::Stack> {
     Pool::new(max, DEFAULT_STACK_SIZE).expect("there may be so many")
 }
 
-fn counts<S: AnyStack>(pool: &Pool<S>) -> [usize; 4] {
+fn counts<S: Stack>(pool: &Pool<S>) -> [usize; 4] {
     let PoolCounts { idle, in_use, created, peak, waiting, .. } = pool.counts();
     assert_eq!(waiting, 0);
     [idle, in_use, created, peak]
 }
 
 /// One that is there at once.
-fn now<S: AnyStack>(pool: &Pool<S>) -> PooledStack<S> {
+fn now<S: Stack>(pool: &Pool<S>) -> PooledStack<S> {
     let Poll::Ready(stack) = poll_once(&mut Box::pin(pool.get())) else { panic!("all are in use") };
     stack.expect("there is memory")
 }
 
-fn stacks_are_made_when_needed_and_reused<S: AnyStack>(code: Code) -> Result<()> {
-    assert!(matches!(Pool::<S>::new(0, DEFAULT_STACK_SIZE), Err(Error::EmptyPool)));
-    assert!(matches!(Pool::<S>::new(1, 1), Err(Error::StackSize { size: 1, .. })));
+fn stacks_are_made_when_needed_and_reused<K: Kind>(code: Code) -> Result<()> {
+    assert!(matches!(Pool::<K::Stack>::new(0, DEFAULT_STACK_SIZE), Err(Error::EmptyPool)));
+    assert!(matches!(Pool::<K::Stack>::new(1, 1), Err(Error::StackSize { size: 1, .. })));
 
-    let pool = pool::<S>(2);
+    let pool = pool::<K>(2);
     assert_eq!(counts(&pool), [0, 0, 0, 0]);
     for _ in 0..3 {
         let mut first = now(&pool);
@@ -100,10 +101,10 @@ fn stacks_are_made_when_needed_and_reused<S: AnyStack>(code: Code) -> Result<()>
 }
 
 /// Its memory is in the processor's cache.
-fn the_stack_used_last_is_used_next<S: AnyStack>(code: Code) -> Result<()> {
+fn the_stack_used_last_is_used_next<K: Kind>(code: Code) -> Result<()> {
     /// Where its calls run, more or less.
-    fn place<S: AnyStack>(stack: &mut S, code: Code) -> Result<usize> {
-        finish(stack.go(&mut store(code), |_| {
+    fn place<S: Stack + Carries<Host>>(stack: &mut S, code: Code) -> Result<usize> {
+        finish(stack.run_send(&mut store(code), |_| {
             let local = 0_u8;
             Ok(std::hint::black_box(&raw const local).addr())
         }))
@@ -111,7 +112,7 @@ fn the_stack_used_last_is_used_next<S: AnyStack>(code: Code) -> Result<()> {
 
     // A stack is far larger than a few frames.
     let is_same = |one: usize, other: usize| one.abs_diff(other) < DEFAULT_STACK_SIZE / 4;
-    let pool = pool::<S>(2);
+    let pool = pool::<K>(2);
     let (mut first, mut second) = (now(&pool), now(&pool));
     let places = [place(&mut *first, code)?, place(&mut *second, code)?];
     assert!(!is_same(places[0], places[1]));
@@ -121,8 +122,8 @@ fn the_stack_used_last_is_used_next<S: AnyStack>(code: Code) -> Result<()> {
     Ok(())
 }
 
-fn who_waits_is_served_in_order<S: AnyStack>(_: Code) -> Result<()> {
-    let pool = pool::<S>(2);
+fn who_waits_is_served_in_order<K: Kind>(_: Code) -> Result<()> {
+    let pool = pool::<K>(2);
     let (mut held, mut waiters) = (vec![now(&pool), now(&pool)], Vec::new());
     for _ in 0..5 {
         waiters.push(Waiter::queued(&pool));
@@ -140,9 +141,9 @@ fn who_waits_is_served_in_order<S: AnyStack>(_: Code) -> Result<()> {
     Ok(())
 }
 
-fn who_goes_away_is_passed_over<S: AnyStack>(_: Code) -> Result<()> {
+fn who_goes_away_is_passed_over<K: Kind>(_: Code) -> Result<()> {
     for gone in 0..4 {
-        let pool = pool::<S>(1);
+        let pool = pool::<K>(1);
         let held = now(&pool);
         let mut waiters: Vec<_> = (0..4).map(|_| Waiter::queued(&pool)).collect();
         let waker = waiters.remove(gone).waker;
@@ -157,8 +158,8 @@ fn who_goes_away_is_passed_over<S: AnyStack>(_: Code) -> Result<()> {
     Ok(())
 }
 
-fn who_goes_away_with_a_stack_hands_it_on<S: AnyStack>(_: Code) -> Result<()> {
-    let pool = pool::<S>(1);
+fn who_goes_away_with_a_stack_hands_it_on<K: Kind>(_: Code) -> Result<()> {
+    let pool = pool::<K>(1);
     let held = now(&pool);
     let [first, second, mut third] = std::array::from_fn(|_| Waiter::queued(&pool));
     drop(held);
@@ -178,8 +179,8 @@ fn who_goes_away_with_a_stack_hands_it_on<S: AnyStack>(_: Code) -> Result<()> {
 }
 
 /// On one thread somebody goes away, on another a stack comes free: for whoever is left.
-fn who_goes_away_just_now_loses_no_stack<S: AnyStack>(_: Code) -> Result<()> {
-    let pool = pool::<S>(1);
+fn who_goes_away_just_now_loses_no_stack<K: Kind>(_: Code) -> Result<()> {
+    let pool = pool::<K>(1);
     for _ in 0..many() {
         let held = now(&pool);
         let [waiter, mut next] = std::array::from_fn(|_| Waiter::queued(&pool));
@@ -198,8 +199,8 @@ fn who_goes_away_just_now_loses_no_stack<S: AnyStack>(_: Code) -> Result<()> {
     Ok(())
 }
 
-fn who_comes_later_does_not_get_ahead<S: AnyStack>(_: Code) -> Result<()> {
-    let pool = pool::<S>(1);
+fn who_comes_later_does_not_get_ahead<K: Kind>(_: Code) -> Result<()> {
+    let pool = pool::<K>(1);
     let held = now(&pool);
     let mut first = Waiter::queued(&pool);
     drop(held);
@@ -211,12 +212,12 @@ fn who_comes_later_does_not_get_ahead<S: AnyStack>(_: Code) -> Result<()> {
     Ok(())
 }
 
-fn a_stack_that_cannot_be_made_is_no_place_lost<S: AnyStack>(_: Code) -> Result<()> {
+fn a_stack_that_cannot_be_made_is_no_place_lost<K: Kind>(_: Code) -> Result<()> {
     // With addresses of 32 bits, there may be such memory.
     if cfg!(target_pointer_width = "32") {
         return Ok(());
     }
-    let pool = Pool::<S>::new(1, usize::MAX >> 2)?;
+    let pool = Pool::<K::Stack>::new(1, usize::MAX >> 2)?;
     for _ in 0..3 {
         let error = poll_once(&mut Box::pin(pool.get())).map(|stack| stack.map(drop));
         assert!(
@@ -229,17 +230,17 @@ fn a_stack_that_cannot_be_made_is_no_place_lost<S: AnyStack>(_: Code) -> Result<
     Ok(())
 }
 
-fn a_forgotten_stack_is_a_place_lost<S: AnyStack>(code: Code) -> Result<()> {
-    let pool = pool::<S>(2);
+fn a_forgotten_stack_is_a_place_lost<K: Kind>(code: Code) -> Result<()> {
+    let pool = pool::<K>(2);
     std::mem::forget(now(&pool));
     assert_usable(&mut *now(&pool), &mut store(code))?;
     assert_eq!(counts(&pool), [1, 1, 2, 2]);
     Ok(())
 }
 
-fn calls_on_many_threads<S: AnyStack>(code: Code) -> Result<()> {
+fn calls_on_many_threads<K: Kind>(code: Code) -> Result<()> {
     const MAX: usize = 3;
-    let pool = pool::<S>(MAX);
+    let pool = pool::<K>(MAX);
     let in_use = AtomicUsize::new(0);
     let mut random = Random::from_environment();
     let users = [(); 8].map(|()| random.fork());
@@ -248,6 +249,10 @@ fn calls_on_many_threads<S: AnyStack>(code: Code) -> Result<()> {
             let (pool, in_use) = (&pool, &in_use);
             scope.spawn(move || {
                 let mut store = store(code);
+                let wait = Func::wrap_suspending_send(&mut store, |n: u32| pending(n as usize));
+                let text = r#"(module (import "" "" (func (param i32))) (export "run" (func 0)))"#;
+                let run = runner(&mut store, text, [wait]).expect("it fits");
+                let run = run.get_async(&store).get1::<u32, ()>().expect("has this type");
                 for _ in 0..20 {
                     let mut stack = if random.one_in(3) {
                         // Comes and goes, with or without a stack.
@@ -258,8 +263,8 @@ fn calls_on_many_threads<S: AnyStack>(code: Code) -> Result<()> {
                         block_on(pool.get()).expect("there is memory")
                     };
                     assert!(in_use.fetch_add(1, Ordering::Relaxed) < MAX);
-                    let rounds = random.below(3);
-                    let call = stack.go(&mut store, |_| Ok(suspend_until(pending(rounds))?));
+                    let rounds = u32::try_from(random.below(3)).expect("is small");
+                    let call = run.call(&mut *stack, &mut store, (rounds,));
                     if random.one_in(4) {
                         let mut call = call;
                         let _ = poll_once(&mut call);
@@ -277,12 +282,69 @@ fn calls_on_many_threads<S: AnyStack>(code: Code) -> Result<()> {
     Ok(())
 }
 
-fn clones_are_the_same_pool<S: AnyStack>(code: Code) -> Result<()> {
-    let pool = pool::<S>(1);
+fn clones_are_the_same_pool<K: Kind>(code: Code) -> Result<()> {
+    let pool = pool::<K>(1);
     let clone = pool.clone();
     let mut stack = now(&pool);
     assert!(clone.try_get()?.is_none());
     drop((pool, clone));
     // A stack outlives the pool that it is from.
     assert_usable(&mut *stack, &mut store(code))
+}
+
+/// Calls that are `Send`, with a stack of a pool inside, each of whose polls is on the next thread.
+#[cfg(thread_list)]
+#[test]
+fn calls_go_from_thread_to_thread() -> Result<()> {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+    use wasmtime_async::{SendFiberStack, Store};
+
+    type Task = Pin<Box<dyn Future<Output = Result<u32>> + Send>>;
+
+    async fn request(pool: Pool<SendFiberStack>, number: u32) -> Result<u32> {
+        let mut stack = pool.get().await?;
+        let mut store = Store::new(&Code::Pulley.engine(), Host::default());
+        let wait = Func::wrap_suspending_send(&mut store, |n: u32| async move {
+            pending(n as usize % 4).await;
+            n + 1
+        });
+        let text = r#"(module
+            (import "" "" (func $wait (param i32) (result i32)))
+            (func (export "run") (param i32) (result i32) (call $wait (call $wait (local.get 0)))))"#;
+        let run = runner(&mut store, text, [wait])?.get_async(&store).get1::<u32, u32>()?;
+        run.call(&mut *stack, &mut store, (number,)).await
+    }
+
+    const MAX: usize = 3;
+    const REQUESTS: u32 = 60;
+    let pool = Pool::<SendFiberStack>::new(MAX, DEFAULT_STACK_SIZE)?;
+    let tasks: VecDeque<(u32, Task)> =
+        (0..REQUESTS).map(|number| (number, Box::pin(request(pool.clone(), number)) as Task)).collect();
+    let (tasks, ended) = (Mutex::new(tasks), AtomicUsize::new(0));
+    crate::common::watchdog::watched(|_| {
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    loop {
+                        let next = tasks.lock().expect("is not poisoned").pop_front();
+                        // The other threads have what is left.
+                        let Some((number, mut task)) = next else { break };
+                        match poll_once(&mut task) {
+                            Poll::Pending => tasks.lock().expect("is not poisoned").push_back((number, task)),
+                            Poll::Ready(result) => {
+                                assert_eq!(result.expect("does not fail"), number + 2);
+                                ended.fetch_add(1, Ordering::Relaxed);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+    });
+    assert_eq!(ended.load(Ordering::Relaxed), REQUESTS as usize);
+    let [idle, in_use, created, peak] = counts(&pool);
+    assert_eq!((idle, in_use, created), (created, 0, peak));
+    assert!(peak <= MAX);
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Futures that are pending for as long as a test wants, and wakers that count.
 
+use super::moving::elsewhere;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -20,9 +21,19 @@ pub(crate) fn pending(mut times: usize) -> impl Future<Output = ()> + Send {
     })
 }
 
-/// Polls once, with a waker that does nothing.
+/// Polls once, with a waker that does nothing. In a test whose calls change threads, on another one than the last.
 pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+    poll_with(future, Waker::noop())
+}
+
+/// The same with this waker.
+pub(crate) fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+    elsewhere(|| Pin::new(future).poll(&mut Context::from_waker(waker)))
+}
+
+/// Drops a call, on another thread, too.
+pub(crate) fn cancel(call: impl Future) {
+    elsewhere(|| drop(call));
 }
 
 /// Polls until the future is ready. Nothing is waited for: each poll must bring it further.

@@ -3,6 +3,7 @@
 
 pub(crate) mod child;
 pub(crate) mod futures;
+pub(crate) mod moving;
 pub(crate) mod random;
 pub(crate) mod watchdog;
 

@@ -1,17 +1,25 @@
 //! Stores, stacks and guests, ready for use.
 
-use super::{AnyStack, Code, Host};
+use super::{Code, Host, Kind};
 use crate::common::futures::{finish, pending, poll_once};
+use std::fmt::{self, Write};
 use std::task::Poll;
-use wasmtime::{Func, Instance, Module, Result, Store};
-use wasmtime_async::{Carries, DEFAULT_STACK_SIZE, FuncExt};
+use wasmtime::{Caller, Config, Engine, Extern, Func, Instance, Module, Result, Trap};
+use wasmtime_async::{Between, Carries, DEFAULT_STACK_SIZE, Error, FuncExt, Stack, Store};
 
 pub(crate) fn store(code: Code) -> Store<Host> {
     Store::new(&code.engine(), Host::default())
 }
 
-pub(crate) fn stack<S: AnyStack>() -> S {
-    S::new(DEFAULT_STACK_SIZE).expect("there is memory")
+/// A store of an engine that is configured like this.
+pub(crate) fn with(code: Code, configure: impl FnOnce(&mut Config)) -> Result<Store<Host>> {
+    let mut config = code.config();
+    configure(&mut config);
+    Ok(Store::new(&Engine::new(&config)?, Host::default()))
+}
+
+pub(crate) fn stack<K: Kind>() -> K::Stack {
+    K::stack_of(DEFAULT_STACK_SIZE).expect("there is memory")
 }
 
 /// Instantiates a module, given as text, that imports these functions, in this order.
@@ -26,15 +34,47 @@ pub(crate) fn export<T>(store: &mut Store<T>, instance: &Instance, name: &str) -
     instance.get_func(store, name).unwrap_or_else(|| panic!("the guest exports `{name}`"))
 }
 
+/// What the guest that called exports by that name.
+pub(crate) fn export_of<T>(caller: &mut Caller<'_, T>, name: &str) -> Func {
+    caller.get_export(name).and_then(Extern::into_func).unwrap_or_else(|| panic!("the guest exports `{name}`"))
+}
+
 /// A guest's function `run`, without parameters and results.
 pub(crate) fn runner<T>(store: &mut Store<T>, text: &str, imports: impl IntoIterator<Item = Func>) -> Result<Func> {
     let instance = guest(store, text, imports)?;
     Ok(export(store, &instance, "run"))
 }
 
+/// A guest that calls the one host function that it imports.
+pub(crate) const ONCE: &str = r#"(module (import "" "" (func)) (func (export "run") (call 0)))"#;
+
+/// A guest that passes on what it gets, and gives back what it gets back.
+pub(crate) fn passes_on(params: &str, results: &str) -> String {
+    let mut gets = String::new();
+    for n in 0..params.split_terminator(';').count() {
+        write!(gets, "(local.get {n})").expect("strings take all");
+    }
+    let params = params.replace(';', " ");
+    format!(
+        r#"(module
+            (import "" "" (func $host (param {params}) (result {results})))
+            (func (export "run") (param {params}) (result {results}) (call $host {gets})))"#
+    )
+}
+
+/// A host function that is pending that many times, registered as most are for this kind of stack.
+pub(crate) fn waits<K: Kind, T: 'static>(store: &mut Store<T>, times: usize) -> Func {
+    if K::MOVES {
+        Func::wrap_suspending_send(store, move || pending(times))
+    } else {
+        Func::wrap_suspending(store, async move || pending(times).await)
+    }
+}
+
 /// Checks that a call that suspends a few times comes out right on this stack, with this store.
-pub(crate) fn assert_usable<S: AnyStack + Carries<T>, T: 'static>(stack: &mut S, store: &mut Store<T>) -> Result<()> {
-    let wait = Func::wrap_suspending(&mut *store, async |n: i32| {
+#[track_caller]
+pub(crate) fn assert_usable<S: Stack + Carries<T>, T: 'static>(stack: &mut S, store: &mut Store<T>) -> Result<()> {
+    let wait = Func::wrap_suspending_send(&mut *store, |n: i32| async move {
         pending(2).await;
         n + 1
     });
@@ -51,4 +91,24 @@ pub(crate) fn assert_usable<S: AnyStack + Carries<T>, T: 'static>(stack: &mut S,
         assert_eq!(finish(call)?, (n + 1) * (n + 2));
     }
     Ok(())
+}
+
+/// Checks that this was refused because of what lies between, and that the error says what to do instead.
+#[track_caller]
+pub(crate) fn assert_refused<R: fmt::Debug>(result: Result<R>, expected: Between) {
+    let error = result.expect_err("cannot be suspended");
+    match error.downcast_ref() {
+        Some(Error::ForeignFrames { between, .. }) => assert_eq!(*between, expected, "{error:?}"),
+        other => panic!("{other:?}: {error:?}"),
+    }
+    let text = format!("{error:?}");
+    for word in [&*expected.to_string(), "async host function", "ThreadStack", "FiberStack::unchecked"] {
+        assert!(text.contains(word), "`{word}` is missing: {text}");
+    }
+}
+
+#[track_caller]
+pub(crate) fn assert_overflow<R: fmt::Debug>(result: Result<R>) {
+    let error = result.expect_err("recurses without end");
+    assert_eq!(error.downcast_ref(), Some(&Trap::StackOverflow), "{error:?}");
 }

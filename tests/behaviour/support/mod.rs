@@ -1,12 +1,16 @@
 //! What the tests have in common.
 
 pub(crate) mod guest;
+mod host;
 mod stack;
 
-pub(crate) use stack::{AnyStack, Host, Log};
+pub(crate) use host::{Host, Log, OnDrop};
+pub(crate) use stack::*;
 
+use crate::common::moving::moving;
 use crate::common::number;
-use wasmtime::{Config, Engine};
+use crate::common::watchdog::watched;
+use wasmtime::{Config, Engine, Result};
 
 /// What the guests' code is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,21 +50,76 @@ pub(crate) fn many() -> usize {
     number("MATRIX_CALLS").map_or(1000, |calls| usize::try_from(calls).expect("a number of calls"))
 }
 
-/// Makes tests out of functions `fn name<S: AnyStack>(code: Code) -> wasmtime::Result<()>`: one for each backend that
-/// the build has, with each kind of code that runs on the target.
-macro_rules! matrix {
-    ($($test:ident),+ $(,)?) => {
-        #[cfg(fiber_stack)]
-        mod fiber_stack {
-            $crate::support::matrix!(@code wasmtime_async::FiberStack, $($test),+);
-        }
+/// Runs one test of the matrix.
+pub(crate) fn run<K: Kind>(test: fn(Code) -> Result<()>, code: Code) -> Result<()> {
+    watched(|_| if K::MOVES { moving(|| test(code)) } else { test(code) })
+}
 
-        #[cfg(feature = "thread-backend")]
-        mod thread_stack {
-            $crate::support::matrix!(@code wasmtime_async::ThreadStack, $($test),+);
+/// Makes tests out of functions `fn name<K: Kind>(code: Code) -> wasmtime::Result<()>`: one for each [`Kind`] of stack
+/// that the build has, with each kind of code that runs on the target. Or only for
+///
+/// - `anything:` those that suspend anything,
+/// - `checked:` the others, which suspend known frames,
+/// - `local:` those whose host functions may wait for what is not `Send`,
+/// - `by_new:` those that are made by `Stack::new`.
+macro_rules! matrix {
+    (anything: $($test:ident),+ $(,)?) => {
+        mod anything {
+            $crate::support::matrix!(@unchecked [super::super::super] $($test),+);
+            $crate::support::matrix!(@thread [super::super::super] $($test),+);
         }
     };
-    (@code $stack:ty, $($test:ident),+) => {
+    (checked: $($test:ident),+ $(,)?) => {
+        mod checked {
+            $crate::support::matrix!(@fiber [super::super::super] $($test),+);
+            $crate::support::matrix!(@send_fiber [super::super::super] $($test),+);
+        }
+    };
+    (local: $($test:ident),+ $(,)?) => {
+        mod local {
+            $crate::support::matrix!(@fiber [super::super::super] $($test),+);
+            $crate::support::matrix!(@unchecked [super::super::super] $($test),+);
+            $crate::support::matrix!(@thread [super::super::super] $($test),+);
+        }
+    };
+    (by_new: $($test:ident),+ $(,)?) => {
+        mod by_new {
+            $crate::support::matrix!(@fiber [super::super::super] $($test),+);
+            $crate::support::matrix!(@send_fiber [super::super::super] $($test),+);
+            $crate::support::matrix!(@thread [super::super::super] $($test),+);
+        }
+    };
+    ($($test:ident),+ $(,)?) => {
+        $crate::support::matrix!(@fiber [super::super] $($test),+);
+        $crate::support::matrix!(@unchecked [super::super] $($test),+);
+        $crate::support::matrix!(@send_fiber [super::super] $($test),+);
+        $crate::support::matrix!(@thread [super::super] $($test),+);
+    };
+    (@fiber $file:tt $($test:ident),+) => {
+        #[cfg(fiber_stack)]
+        mod fiber_stack {
+            $crate::support::matrix!(@code Fiber $file $($test),+);
+        }
+    };
+    (@unchecked $file:tt $($test:ident),+) => {
+        #[cfg(fiber_stack)]
+        mod unchecked_fiber_stack {
+            $crate::support::matrix!(@code Unchecked $file $($test),+);
+        }
+    };
+    (@send_fiber $file:tt $($test:ident),+) => {
+        #[cfg(thread_list)]
+        mod send_fiber_stack {
+            $crate::support::matrix!(@code SendFiber $file $($test),+);
+        }
+    };
+    (@thread $file:tt $($test:ident),+) => {
+        #[cfg(feature = "thread-backend")]
+        mod thread_stack {
+            $crate::support::matrix!(@code Thread $file $($test),+);
+        }
+    };
+    (@code $kind:ident $file:tt $($test:ident),+) => {
         #[cfg(any(
             target_arch = "x86_64",
             target_arch = "aarch64",
@@ -68,22 +127,22 @@ macro_rules! matrix {
             target_arch = "s390x"
         ))]
         mod native {
-            $crate::support::matrix!(@tests $stack, Native, $($test),+);
+            $crate::support::matrix!(@tests $kind Native $file $($test),+);
         }
 
         mod pulley {
-            $crate::support::matrix!(@tests $stack, Pulley, $($test),+);
+            $crate::support::matrix!(@tests $kind Pulley $file $($test),+);
         }
     };
-    (@tests $stack:ty, $code:ident, $($test:ident),+) => {
-        $(
-            #[test]
-            fn $test() -> wasmtime::Result<()> {
-                $crate::common::watchdog::watched(|_| {
-                    super::super::$test::<$stack>($crate::support::Code::$code)
-                })
-            }
-        )+
+    (@tests $kind:ident $code:ident $file:tt $($test:ident),+) => {
+        $($crate::support::matrix!(@test $kind $code $file $test);)+
+    };
+    (@test $kind:ident $code:ident [$($file:tt)+] $test:ident) => {
+        #[test]
+        fn $test() -> wasmtime::Result<()> {
+            use $crate::support::{$kind as Kind, Code, run};
+            run::<Kind>($($file)+::$test::<Kind>, Code::$code)
+        }
     };
 }
 pub(crate) use matrix;
