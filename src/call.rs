@@ -49,7 +49,7 @@ where
 ///
 /// Dropped before its first poll, a call runs nothing. Dropped while it is suspended, it is resumed once more, with the
 /// order to stop, within `drop`: the future that it waits for is dropped, whoever waits for it is told
-/// [`Error::Cancelled`], the guest unwinds as after a trap, destructors run in order with the store's data still in
+/// [`Error::Cancelled`](crate::Error::Cancelled), the guest unwinds as after a trap, destructors run in order with the store's data still in
 /// reach, and any further attempt to wait for a future fails at once with the same error. Then stack and store can be
 /// used for other calls. What the guest had already done to its memory stays done. As after any trap, wasmtime does not
 /// enter the components of the store again.
