@@ -57,10 +57,11 @@ pub enum Error {
     )]
     NotSend,
 
-    /// A [`SendFiberStack`](crate::SendFiberStack) was asked for where wasmtime's per-thread list cannot be read.
+    /// Something was asked for that needs wasmtime's per-thread list, which cannot be read here: a
+    /// [`SendFiberStack`](crate::SendFiberStack), on Linux a [`FiberStack`](crate::FiberStack), or a nested call.
     #[error(
-        "cannot see here what lies on a stack, as calls need that change threads on a `SendFiberStack`: use a `ThreadStack` \
-         (feature `thread-backend`), whose calls are `Send`, too"
+        "cannot see what lies on a stack here, as nested calls and stacks that are switched to need it: use a `ThreadStack` \
+         (feature `thread-backend`)"
     )]
     NoThreadList,
 
@@ -181,6 +182,8 @@ pub enum Between {
     OtherStore,
     /// Host code that has called the guest again, synchronously.
     NestedCall,
+    /// Code on a stack within the stack: a continuation of wasm's stack switching, or a coroutine of another library.
+    OtherStack,
 }
 
 impl fmt::Display for Between {
@@ -191,6 +194,7 @@ impl fmt::Display for Between {
             Self::Poll => "the future of a host function would be left suspended in the middle of its poll",
             Self::OtherStore => "a synchronous call into another store would be left suspended",
             Self::NestedCall => "host code that has called the guest again would be left suspended",
+            Self::OtherStack => "code on a stack within the stack would be left suspended",
         })
     }
 }

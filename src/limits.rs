@@ -79,6 +79,9 @@ pub(crate) struct Limits {
     /// Where the call's part of the thread's list of activations begins.
     #[cfg(fiber_stack)]
     root: Cell<Root>,
+    /// Where the thread's list ended when a nested call was last left.
+    #[cfg(fiber_stack)]
+    left: Cell<Root>,
 }
 
 impl Limits {
@@ -89,6 +92,8 @@ impl Limits {
             known: Cell::new(false),
             #[cfg(fiber_stack)]
             root: Cell::new(Root::UNSEEN),
+            #[cfg(fiber_stack)]
+            left: Cell::new(Root::UNSEEN),
         }
     }
 
@@ -109,6 +114,19 @@ impl Limits {
     #[inline]
     pub(crate) fn set_root(&self, root: Root) {
         self.root.set(root);
+    }
+
+    /// A nested call was left, with this list.
+    #[cfg(fiber_stack)]
+    pub(crate) fn leave(&self, list: Root) {
+        self.left.set(list);
+    }
+
+    /// Whether the nested call that was left may be entered, with this list: whether nothing has been entered since, and not
+    /// been left, which would then lie above it.
+    #[cfg(fiber_stack)]
+    pub(crate) fn may_be_entered(&self, list: Root) -> bool {
+        self.left.get() == list
     }
 
     /// Whether the stack may be suspended where it is now, inside the poll of a future or not.
@@ -157,12 +175,12 @@ impl Limits {
     }
 
     /// Whether one activation of wasmtime's lies between the root of the call and the running code. Where that cannot be
-    /// seen, a stack whose calls change threads takes it that there are more.
+    /// seen, it is taken to be more, but on systems where no `FiberStack` can see it.
     fn is_next_to_root(&self) -> bool {
         #[cfg(fiber_stack)]
         if let Some(seen) = self.root.get().is_one_activation_away() {
             return seen;
         }
-        self.rule != Rule::KnownSend
+        !cfg!(thread_list) && self.rule != Rule::KnownSend
     }
 }

@@ -51,7 +51,12 @@ impl<'a, B: Backend, T: 'static, J: Job<T>> Running<'a, B, T, J> {
     }
 
     pub(crate) fn is_suspended(&self) -> bool {
-        matches!(self.state, State::Suspended(_))
+        self.suspended_runner().is_some()
+    }
+
+    /// What the call is suspended on, if it is.
+    pub(crate) fn suspended_runner(&self) -> Option<&B::Runner> {
+        if let State::Suspended(runner) = &self.state { Some(runner) } else { None }
     }
 
     /// The store, if the call has not begun.

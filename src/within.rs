@@ -6,7 +6,7 @@ mod on_fiber;
 
 use crate::call::Job;
 use crate::running::Running;
-use crate::stack::within::Within;
+use crate::stack::within::{Level, Within};
 use crate::{Error, Result};
 use futures::future::FusedFuture;
 use std::fmt;
@@ -29,12 +29,17 @@ use wasmtime::AsContextMut;
 ///
 /// The result is a trap or an error of the nested guest's, or
 ///
-/// - [`Error::NotWithin`] if this is polled by anything but the future of the host function that made it;
+/// - [`Error::NotWithin`] if this is polled by anything but the future of the host function that made it, or within a
+///   synchronous call of another guest;
+/// - [`Error::NoThreadList`] on systems other than Linux, but on a `ThreadStack`;
 /// - [`Error::ForeignFrames`] if the host function was called by other code than its call's guest, so that something would
 ///   have to be suspended that may not be;
 /// - [`Error::Lost`] if a nested call of the same host function, or of one within, was forgotten;
 /// - [`Trap::StackOverflow`](wasmtime::Trap::StackOverflow) if there are so many calls within calls that less than a quarter of
 ///   the space for host functions is left.
+///
+/// Await it, or pass it on to something that the host function awaits: an executor that is run within the host function, such as
+/// `futures::executor::block_on`, waits for ever.
 ///
 /// While a nested call is under way, and until the host function next waits, wasmtime's own synchronous functions cannot enter
 /// guests of compiled code from the host function's future: they trap with
@@ -52,7 +57,7 @@ use wasmtime::AsContextMut;
 /// # Forgetting
 ///
 /// A nested call that is forgotten while it is suspended lies on the stack above its host function for ever. The whole call ends
-/// with [`Error::Lost`] when the host function does, and its store is lost.
+/// with [`Error::Lost`] when the host function does, however that ends, and its store is lost.
 #[must_use = "futures do nothing unless they are awaited or polled"]
 pub struct CallWithin<'a, T: 'static, J: Job<T>> {
     /// Not to be dropped where the stack cannot be entered.
@@ -74,6 +79,11 @@ impl<'a, T: 'static, J: Job<T>> CallWithin<'a, T, J> {
             outcome: None,
         }
     }
+
+    /// Whether nothing was entered, and not left, since this was suspended.
+    fn may_be_entered(&self) -> bool {
+        self.running.suspended_runner().is_none_or(Level::may_be_entered)
+    }
 }
 
 impl<T: 'static, J: Job<T>> Future for CallWithin<'_, T, J> {
@@ -82,7 +92,9 @@ impl<T: 'static, J: Job<T>> Future for CallWithin<'_, T, J> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let host = this.host;
-        let Some(host) = host.host() else { return Poll::Ready(Err(Error::NotWithin.into())) };
+        let Some(host) = host.host().filter(|_| this.may_be_entered()) else {
+            return Poll::Ready(Err(Error::NotWithin.into()));
+        };
         if host.is_of_thread() {
             return Poll::Ready(this.running.run_here().unwrap_or_else(|| Err(Error::Ended.into())));
         }
@@ -109,7 +121,7 @@ impl<T: 'static, J: Job<T>> Unpin for CallWithin<'_, T, J> {}
 impl<T: 'static, J: Job<T>> Drop for CallWithin<'_, T, J> {
     fn drop(&mut self) {
         // Elsewhere the stack cannot be entered, so that the call is as good as forgotten.
-        if !self.running.is_suspended() || self.host.host().is_some() {
+        if !self.running.is_suspended() || (self.host.host().is_some() && self.may_be_entered()) {
             // SAFETY: only here, and not used afterwards.
             unsafe { ManuallyDrop::drop(&mut self.running) };
         }

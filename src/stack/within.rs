@@ -53,6 +53,13 @@ cfg_select! {
         // calls change threads, what lies on the stack is `Send`.
         unsafe impl Send for Level {}
 
+        impl Level {
+            /// Whether the call may be entered again: whether nothing lies above it that was entered since it was left.
+            pub(crate) fn may_be_entered(&self) -> bool {
+                Within::frame(self).limits.may_be_entered(Root::here())
+            }
+        }
+
         impl Drop for Level {
             fn drop(&mut self) {
                 // SAFETY: made by `Box::leak` in `take`. The call has ended, or never began.
@@ -99,29 +106,40 @@ cfg_select! {
                 };
                 // SAFETY: this is aside itself.
                 unsafe { frame.drive(resume, &Here) };
+                frame.limits.leave(Root::here());
             }
         }
     }
     _ => {
+        /// There is none.
+        #[derive(Debug)]
+        pub(crate) enum Level {}
+
+        impl Level {
+            pub(crate) fn may_be_entered(&self) -> bool {
+                match *self {}
+            }
+        }
+
         // SAFETY: there is no runner.
         #[diagnostic::do_not_recommend]
         unsafe impl Backend for Within {
-            type Runner = std::convert::Infallible;
+            type Runner = Level;
 
-            fn take(&mut self, _: &Engine) -> Result<Self::Runner, Error> {
+            fn take(&mut self, _: &Engine) -> Result<Level, Error> {
                 Err(Error::NotWithin)
             }
 
-            unsafe fn put_back(&mut self, runner: Self::Runner) {
-                match runner {}
+            unsafe fn put_back(&mut self, level: Level) {
+                match level {}
             }
 
-            fn frame(runner: &Self::Runner) -> &Frame {
-                match *runner {}
+            fn frame(level: &Level) -> &Frame {
+                match *level {}
             }
 
-            unsafe fn enter(runner: &mut Self::Runner) {
-                match *runner {}
+            unsafe fn enter(level: &mut Level) {
+                match *level {}
             }
         }
     }

@@ -5,7 +5,7 @@ use super::CallWithin;
 use crate::call::{Job, store_id};
 use crate::frame::Frame;
 use crate::limits::Site;
-use crate::stack::fiber::{has_room_aside, prepare_aside};
+use crate::stack::fiber::{Root, has_room_aside, prepare_aside};
 use crate::{Error, Result};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -30,6 +30,9 @@ impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
             if host.nesting.has_nested() {
                 return Poll::Ready(Err(Error::Lost.into()));
             }
+            if let Err(error) = self.may_begin(host) {
+                return Poll::Ready(Err(error));
+            }
             // SAFETY: the host's frame is current, and its future polled aside.
             if !unsafe { has_room_aside(host.nesting.runner()) } {
                 return Poll::Ready(Err(Trap::StackOverflow.into()));
@@ -48,6 +51,16 @@ impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
 
     /// Asks to be polled aside.
     fn ask(&self, cx: &Context<'_>, host: &Frame) -> Result<()> {
+        self.may_begin(host)?;
+        // SAFETY: the host's frame is current.
+        unsafe { prepare_aside(host.nesting.runner()) }?;
+        host.nesting.want();
+        Self::come_again(cx, host);
+        Ok(())
+    }
+
+    /// Whether this may begin where it is polled: within the poll of the host function's future, with nothing entered between.
+    fn may_begin(&self, host: &Frame) -> Result<()> {
         let Some(store) = self.running.new_store() else { return Err(Error::Ended.into()) };
         if host.is_cancelled() {
             return Err(Error::Cancelled.into());
@@ -55,12 +68,10 @@ impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
         if !host.is_polling() {
             return Err(Error::NotWithin.into());
         }
-        host.limits.allow_nested(Site::host_function(store_id(store), true)).map_err(Error::from)?;
-        // SAFETY: the host's frame is current.
-        unsafe { prepare_aside(host.nesting.runner()) }?;
-        host.nesting.want();
-        Self::come_again(cx, host);
-        Ok(())
+        if !Root::here().is_seen() {
+            return Err(Error::NoThreadList.into());
+        }
+        Ok(host.limits.allow_nested(Site::host_function(store_id(store), true)).map_err(Error::from)?)
     }
 
     /// The nested call has ended. The host function's future is told on the guest's stack, where it can enter the guest by

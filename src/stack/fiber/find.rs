@@ -42,16 +42,20 @@ struct Place {
 }
 
 impl Layout {
-    /// Found once for the process. `None` if it is not known for certain.
+    /// Found once for the process. `None` if it is not known for certain, or there are no threads to look on.
     pub(super) fn of_process() -> Option<Self> {
         static LAYOUT: OnceLock<Option<Layout>> = OnceLock::new();
-        *LAYOUT.get_or_init(|| {
-            // On threads of their own, which are in no activation.
-            let found = || thread::Builder::new().spawn(Self::find).ok()?.join().ok()?;
-            let layout = found().filter(|layout| found() == Some(*layout))?;
-            let tested = thread::Builder::new().spawn(move || layout.tested()).ok()?;
-            tested.join().ok()
-        })
+        if let Some(layout) = LAYOUT.get() {
+            return *layout;
+        }
+        let found = || on_a_thread(Self::find);
+        let (first, second) = (found()?, found()?);
+        let layout = first.filter(|_| first == second);
+        let tested = match layout {
+            Some(layout) => Some(on_a_thread(move || layout.tested())?),
+            None => None,
+        };
+        *LAYOUT.get_or_init(|| tested)
     }
 
     fn find() -> Option<Self> {
@@ -77,6 +81,11 @@ impl Layout {
         let block = tls_blocks().into_iter().find(|block| block.module == self.word.module)?;
         Some(ptr::from_ref(block.words.get(self.word.offset)?).cast_mut().cast())
     }
+}
+
+/// Runs something on a thread of its own, which is in no activation. `None` if there is none to be had.
+fn on_a_thread<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> Option<R> {
+    thread::Builder::new().spawn(f).ok()?.join().ok()
 }
 
 /// The TLS block of one module on the calling thread.

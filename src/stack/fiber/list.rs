@@ -53,7 +53,7 @@ thread_local! {
 #[derive(Clone, Copy)]
 enum Found {
     NotYet,
-    /// It cannot be had, or is just being looked for.
+    /// It is just being looked for.
     Not,
     At(ThreadList),
 }
@@ -71,10 +71,12 @@ impl ThreadList {
 
     #[cold]
     fn look_up() -> Option<Self> {
+        // For the code below, which enters wasmtime.
         FOUND.set(Found::Not);
-        let list = Layout::of_process().and_then(Self::with_layout).filter(|list| list.is_right())?;
-        FOUND.set(Found::At(list));
-        Some(list)
+        let list = Layout::of_process().and_then(Self::with_layout).filter(|list| list.is_right());
+        // What was not found for want of a thread may be found later.
+        FOUND.set(list.map_or(Found::NotYet, Found::At));
+        list
     }
 
     /// This thread's list, if it has the word that the layout says. Not checked any further.
@@ -167,7 +169,7 @@ pub(super) unsafe fn read_word(address: usize) -> usize {
 }
 
 /// Where the part of a thread's list begins that is one call's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Root(Option<Head>);
 
 impl Root {
@@ -183,6 +185,11 @@ impl Root {
     /// Of a call that is about to be entered, on this thread.
     pub(crate) fn here() -> Self {
         Self::of(ThreadList::of_this_thread())
+    }
+
+    /// Whether it can be seen at all.
+    pub(crate) fn is_seen(self) -> bool {
+        self.0.is_some()
     }
 
     /// Whether there is one activation above the root, on this thread. `None` if that cannot be seen.

@@ -138,6 +138,17 @@ pub(super) struct Aside {
 }
 
 impl Aside {
+    /// Whether an address is on this stack.
+    pub(super) fn contains(&self, address: usize) -> bool {
+        (self.guard.get() + self.page..self.end.get()).contains(&address)
+    }
+
+    /// Whether an address is on the coroutine's stack, which lies above.
+    pub(super) fn is_below(&self, address: usize) -> bool {
+        let start = self.end.get() + self.page;
+        (start..start + (self.end.get() - self.guard.get() - self.page)).contains(&address)
+    }
+
     /// Makes its guard. Only stacks on which there are nested calls need one, and each takes a system call.
     pub(super) fn make_guard(&self) -> io::Result<()> {
         guard(self.guard.get(), self.page)

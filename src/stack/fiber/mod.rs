@@ -45,7 +45,8 @@ use wasmtime::Engine;
 ///
 /// A synchronous host function that calls its own guest again is seen by reading wasmtime's list of activations, which
 /// works on Linux. On other systems it is not seen: such a function must not have anything of the above, if the guest that
-/// it calls may wait.
+/// it calls may wait. Nor is a hook of wasmtime's feature `call-hook` seen that calls a guest before another one is entered, or
+/// after it has been left, on any system.
 ///
 /// # Memory
 ///
@@ -174,7 +175,16 @@ pub struct Pinned {
 impl<T: ?Sized> CarriesSealed<T> for FiberStack {}
 
 impl Stack for FiberStack {
+    /// Makes a stack, as [`Stack::new`] says.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoThreadList`], too, if wasmtime's list of activations cannot be read on Linux: no thread was to be had to look
+    /// for it, say.
     fn new(size: usize) -> Result<Self, Error> {
+        if cfg!(thread_list) && ThreadList::of_this_thread().is_none() {
+            return Err(Error::NoThreadList);
+        }
         Ok(Self(Fiber::new(size, Rule::Known)?))
     }
 

@@ -31,7 +31,7 @@ impl ThreadList {
 }
 
 /// Cannot be seen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Root;
 
 impl Root {
@@ -43,6 +43,10 @@ impl Root {
 
     pub(crate) fn here() -> Self {
         Self
+    }
+
+    pub(crate) fn is_seen(self) -> bool {
+        false
     }
 
     pub(crate) fn is_one_activation_away(self) -> Option<bool> {

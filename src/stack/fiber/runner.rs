@@ -4,12 +4,13 @@
 use super::list::{Head, Root, ThreadList};
 use super::memory::{Aside, Memory};
 use super::parking::{ParkingFiber, Relay};
-use crate::Error;
+use crate::error::{Between, Error};
 use crate::frame::{Frame, Leave};
 use crate::limits::Rule;
 use corosensei::stack::Stack as _;
 use corosensei::{Coroutine, Yielder};
 use std::cell::{Cell, UnsafeCell};
+use std::hint::black_box;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::task::Poll;
@@ -237,7 +238,12 @@ pub(crate) unsafe fn resume(runner: *const ()) {
     let _ended = unsafe { parts.resume() };
 }
 
-/// Makes the stack aside ready.
+/// Makes the stack aside ready for what lies on the coroutine's.
+///
+/// # Errors
+///
+/// If the running code is on neither of the two: wasm's stack switching has stacks, too, and so have other coroutines. Their
+/// limits are not below that of the coroutine's stack.
 ///
 /// # Safety
 ///
@@ -245,6 +251,10 @@ pub(crate) unsafe fn resume(runner: *const ()) {
 pub(crate) unsafe fn prepare_aside(runner: *const ()) -> Result<(), Error> {
     // SAFETY: up to the caller.
     let Parts { aside, is_guarded, .. } = unsafe { &*runner.cast::<Parts>() };
+    let here = here();
+    if !aside.is_below(here) && !aside.contains(here) {
+        return Err(Error::ForeignFrames { between: Between::OtherStack });
+    }
     if !is_guarded.get() {
         let size = aside.base().get() - aside.limit().get();
         aside.make_guard().map_err(|source| Error::StackMemory { size, source })?;
@@ -261,7 +271,13 @@ pub(crate) unsafe fn prepare_aside(runner: *const ()) -> Result<(), Error> {
 pub(crate) unsafe fn has_room_aside(runner: *const ()) -> bool {
     // SAFETY: up to the caller.
     let Parts { aside, .. } = unsafe { &*runner.cast::<Parts>() };
-    let here = 0_u8;
-    let left = ptr::from_ref(&here).addr().saturating_sub(aside.limit().get());
-    left >= (aside.base().get() - aside.limit().get()) / 4
+    let here = here();
+    aside.contains(here) && here - aside.limit().get() >= (aside.base().get() - aside.limit().get()) / 4
+}
+
+/// An address on the stack that this code runs on.
+#[inline(never)]
+fn here() -> usize {
+    let local = 0_u8;
+    black_box(&raw const local).addr()
 }
