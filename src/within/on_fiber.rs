@@ -24,6 +24,8 @@ impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
             };
         }
         if self.outcome.is_some() {
+            // Something beside it was ready first. The wake-up that brought this here would be missing where the result is.
+            Self::come_again(cx, host);
             return Poll::Pending;
         }
         if !self.running.is_suspended() {
