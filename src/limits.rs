@@ -79,9 +79,6 @@ pub(crate) struct Limits {
     /// Where the call's part of the thread's list of activations begins.
     #[cfg(fiber_stack)]
     root: Cell<Root>,
-    /// Where the thread's list ended when a nested call was last left.
-    #[cfg(fiber_stack)]
-    left: Cell<Root>,
 }
 
 impl Limits {
@@ -92,8 +89,6 @@ impl Limits {
             known: Cell::new(false),
             #[cfg(fiber_stack)]
             root: Cell::new(Root::UNSEEN),
-            #[cfg(fiber_stack)]
-            left: Cell::new(Root::UNSEEN),
         }
     }
 
@@ -114,19 +109,6 @@ impl Limits {
     #[inline]
     pub(crate) fn set_root(&self, root: Root) {
         self.root.set(root);
-    }
-
-    /// A nested call was left, with this list.
-    #[cfg(fiber_stack)]
-    pub(crate) fn leave(&self, list: Root) {
-        self.left.set(list);
-    }
-
-    /// Whether the nested call that was left may be entered, with this list: whether nothing has been entered since, and not
-    /// been left, which would then lie above it.
-    #[cfg(fiber_stack)]
-    pub(crate) fn may_be_entered(&self, list: Root) -> bool {
-        self.left.get() == list
     }
 
     /// Whether the stack may be suspended where it is now, inside the poll of a future or not.

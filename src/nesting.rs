@@ -42,7 +42,7 @@ use std::thread;
 pub(crate) struct Nesting {
     /// What enters the stack. Set by the backend.
     runner: Cell<*const ()>,
-    /// Whether a nested call's future wants to be polled aside.
+    /// Whether a nested call's future wants to be polled aside, and was not yet.
     wanted: Cell<bool>,
     /// The host future that is polled aside.
     aside: Cell<Option<Aside>>,
@@ -103,10 +103,15 @@ impl Nesting {
         self.wanted.set(true);
     }
 
-    /// Whether one wanted that, since this was last asked.
+    /// It was polled aside, or is gone.
+    pub(crate) fn want_no_more(&self) {
+        self.wanted.set(false);
+    }
+
+    /// Whether one wants that.
     #[inline]
-    pub(crate) fn take_wanted(&self) -> bool {
-        self.wanted.take()
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.get()
     }
 
     /// Whether the host future is polled aside.
@@ -162,6 +167,8 @@ impl Frame {
             unsafe { nested.serve_once() };
             self.nesting.nested.set(ptr::null());
         }
+        // It does no more, unless it was forgotten.
+        self.nesting.want_no_more();
         // SAFETY: nobody polls the future aside any more.
         let outcome = unsafe { (*guest).outcome.take() };
         outcome.transpose().map_or_else(|payload| resume_unwind(payload), Ok)
@@ -194,6 +201,8 @@ impl Frame {
                 (Poll::Pending, true) => return,
                 // Gone, with the nested call's future or without. The guest that it left behind is in the way for ever.
                 (Poll::Ready(()), true) => return nesting.lost.set(true),
+                // Not every poll of the host function's future polls the nested call's.
+                (Poll::Pending, false) if !goes_back && nesting.is_wanted() => return,
                 (Poll::Pending, false) if !goes_back => return nesting.aside.set(None),
                 (_, false) => nesting.aside.set(None),
             }

@@ -50,12 +50,8 @@ impl<'a, B: Backend, T: 'static, J: Job<T>> Running<'a, B, T, J> {
         matches!(self.state, State::Ended)
     }
 
-    pub(crate) fn is_suspended(&self) -> bool {
-        self.suspended_runner().is_some()
-    }
-
-    /// What the call is suspended on, if it is.
-    pub(crate) fn suspended_runner(&self) -> Option<&B::Runner> {
+    /// What it runs on, while it is suspended.
+    pub(crate) fn suspended_on(&self) -> Option<&B::Runner> {
         if let State::Suspended(runner) = &self.state { Some(runner) } else { None }
     }
 

@@ -6,7 +6,7 @@ mod on_fiber;
 
 use crate::call::Job;
 use crate::running::Running;
-use crate::stack::within::{Level, Within};
+use crate::stack::within::Within;
 use crate::{Error, Result};
 use futures::future::FusedFuture;
 use std::fmt;
@@ -29,17 +29,14 @@ use wasmtime::AsContextMut;
 ///
 /// The result is a trap or an error of the nested guest's, or
 ///
-/// - [`Error::NotWithin`] if this is polled by anything but the future of the host function that made it, or within a
-///   synchronous call of another guest;
+/// - [`Error::NotWithin`] if this is polled by anything but the future of the host function that made it, or from within a call
+///   of another guest, or by an executor that is run within the host function, such as `futures::executor::block_on`;
 /// - [`Error::NoThreadList`] on systems other than Linux, but on a `ThreadStack`;
 /// - [`Error::ForeignFrames`] if the host function was called by other code than its call's guest, so that something would
 ///   have to be suspended that may not be;
 /// - [`Error::Lost`] if a nested call of the same host function, or of one within, was forgotten;
 /// - [`Trap::StackOverflow`](wasmtime::Trap::StackOverflow) if there are so many calls within calls that less than a quarter of
 ///   the space for host functions is left.
-///
-/// Await it, or pass it on to something that the host function awaits: an executor that is run within the host function, such as
-/// `futures::executor::block_on`, waits for ever.
 ///
 /// While a nested call is under way, and until the host function next waits, wasmtime's own synchronous functions cannot enter
 /// guests of compiled code from the host function's future: they trap with
@@ -63,6 +60,9 @@ pub struct CallWithin<'a, T: 'static, J: Job<T>> {
     /// Not to be dropped where the stack cannot be entered.
     running: ManuallyDrop<Running<'a, Within, T, J>>,
     host: Within,
+    /// How often it was polled and told to wait for the other stack, in one poll of the host function's future.
+    #[cfg(fiber_stack)]
+    put_off: u32,
     /// What it came to, until the host function's future is polled on the guest's stack again.
     #[cfg(fiber_stack)]
     outcome: Option<std::thread::Result<Result<J::Output>>>,
@@ -76,13 +76,10 @@ impl<'a, T: 'static, J: Job<T>> CallWithin<'a, T, J> {
             running,
             host,
             #[cfg(fiber_stack)]
+            put_off: 0,
+            #[cfg(fiber_stack)]
             outcome: None,
         }
-    }
-
-    /// Whether nothing was entered, and not left, since this was suspended.
-    fn may_be_entered(&self) -> bool {
-        self.running.suspended_runner().is_none_or(Level::may_be_entered)
     }
 }
 
@@ -92,9 +89,7 @@ impl<T: 'static, J: Job<T>> Future for CallWithin<'_, T, J> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let host = this.host;
-        let Some(host) = host.host().filter(|_| this.may_be_entered()) else {
-            return Poll::Ready(Err(Error::NotWithin.into()));
-        };
+        let Some(host) = host.host() else { return Poll::Ready(Err(Error::NotWithin.into())) };
         if host.is_of_thread() {
             return Poll::Ready(this.running.run_here().unwrap_or_else(|| Err(Error::Ended.into())));
         }
@@ -115,13 +110,23 @@ impl<T: 'static, J: Job<T>> FusedFuture for CallWithin<'_, T, J> {
     }
 }
 
+#[cfg(not(fiber_stack))]
+impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
+    /// What runs in place is never suspended.
+    fn can_unwind(&self) -> bool {
+        self.running.suspended_on().is_none()
+    }
+}
+
 // Nothing in it is pinned, as in `Call`.
 impl<T: 'static, J: Job<T>> Unpin for CallWithin<'_, T, J> {}
 
 impl<T: 'static, J: Job<T>> Drop for CallWithin<'_, T, J> {
     fn drop(&mut self) {
+        #[cfg(fiber_stack)]
+        self.want_no_more();
         // Elsewhere the stack cannot be entered, so that the call is as good as forgotten.
-        if !self.running.is_suspended() || (self.host.host().is_some() && self.may_be_entered()) {
+        if self.can_unwind() {
             // SAFETY: only here, and not used afterwards.
             unsafe { ManuallyDrop::drop(&mut self.running) };
         }

@@ -40,7 +40,7 @@ impl Frame {
             match polled {
                 Polled::Ready(output) => return Ok(output),
                 #[cfg(fiber_stack)]
-                Polled::Pending | Polled::Stale if NESTS && self.nesting.take_wanted() => {
+                Polled::Pending | Polled::Stale if NESTS && self.nesting.is_wanted() => {
                     if let Some(output) = self.wait_for_nested(future.as_mut(), site)? {
                         return Ok(output);
                     }

@@ -47,23 +47,27 @@ cfg_select! {
 
         /// The frame of a nested call, forgotten with the call that is forgotten.
         #[derive(Debug)]
-        pub(crate) struct Level(NonNull<Frame>);
+        pub(crate) struct Level {
+            frame: NonNull<Frame>,
+            /// Where the thread's list of activations ended when the call was suspended.
+            left: Root,
+        }
+
+        impl Level {
+            /// Whether the call can go on here: nobody has entered wasm since it was suspended who has not returned.
+            pub(crate) fn is_youngest(&self) -> bool {
+                self.left == Root::here()
+            }
+        }
 
         // SAFETY: goes where the host function's future goes, which nobody polls from two threads at once. On a stack whose
         // calls change threads, what lies on the stack is `Send`.
         unsafe impl Send for Level {}
 
-        impl Level {
-            /// Whether the call may be entered again: whether nothing lies above it that was entered since it was left.
-            pub(crate) fn may_be_entered(&self) -> bool {
-                Within::frame(self).limits.may_be_entered(Root::here())
-            }
-        }
-
         impl Drop for Level {
             fn drop(&mut self) {
                 // SAFETY: made by `Box::leak` in `take`. The call has ended, or never began.
-                drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+                drop(unsafe { Box::from_raw(self.frame.as_ptr()) });
             }
         }
 
@@ -76,7 +80,8 @@ cfg_select! {
 
             fn take(&mut self, _: &Engine) -> Result<Level, Error> {
                 let host = self.host().ok_or(Error::NotWithin)?;
-                Ok(Level(NonNull::from(Box::leak(Box::new(host.nested())))))
+                let frame = NonNull::from(Box::leak(Box::new(host.nested())));
+                Ok(Level { frame, left: Root::UNSEEN })
             }
 
             unsafe fn put_back(&mut self, level: Level) {
@@ -85,7 +90,7 @@ cfg_select! {
 
             fn frame(level: &Level) -> &Frame {
                 // SAFETY: valid until the level is dropped.
-                unsafe { level.0.as_ref() }
+                unsafe { level.frame.as_ref() }
             }
 
             #[inline(always)]
@@ -106,40 +111,30 @@ cfg_select! {
                 };
                 // SAFETY: this is aside itself.
                 unsafe { frame.drive(resume, &Here) };
-                frame.limits.leave(Root::here());
+                level.left = Root::here();
             }
         }
     }
     _ => {
-        /// There is none.
-        #[derive(Debug)]
-        pub(crate) enum Level {}
-
-        impl Level {
-            pub(crate) fn may_be_entered(&self) -> bool {
-                match *self {}
-            }
-        }
-
         // SAFETY: there is no runner.
         #[diagnostic::do_not_recommend]
         unsafe impl Backend for Within {
-            type Runner = Level;
+            type Runner = std::convert::Infallible;
 
-            fn take(&mut self, _: &Engine) -> Result<Level, Error> {
+            fn take(&mut self, _: &Engine) -> Result<Self::Runner, Error> {
                 Err(Error::NotWithin)
             }
 
-            unsafe fn put_back(&mut self, level: Level) {
-                match level {}
+            unsafe fn put_back(&mut self, runner: Self::Runner) {
+                match runner {}
             }
 
-            fn frame(level: &Level) -> &Frame {
-                match *level {}
+            fn frame(runner: &Self::Runner) -> &Frame {
+                match *runner {}
             }
 
-            unsafe fn enter(level: &mut Level) {
-                match *level {}
+            unsafe fn enter(runner: &mut Self::Runner) {
+                match *runner {}
             }
         }
     }

@@ -5,7 +5,7 @@ use super::CallWithin;
 use crate::call::{Job, store_id};
 use crate::frame::Frame;
 use crate::limits::Site;
-use crate::stack::fiber::{Root, has_room_aside, prepare_aside};
+use crate::stack::fiber::{Root, has_room, prepare_aside};
 use crate::{Error, Result};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -14,32 +14,27 @@ use std::task::{Context, Poll};
 use std::thread;
 use wasmtime::Trap;
 
+/// How often one poll of the host function's future may poll a nested call that has to wait for the other stack. Sets of futures
+/// poll again a few times whom they have woken. Who blocks on the nested call, in the middle of that poll, would do so for ever.
+const PATIENCE: u32 = 1000;
+
 impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
     /// A poll on the guest's stack, or aside.
     pub(super) fn poll_on_fiber(&mut self, cx: &mut Context<'_>, host: &Frame) -> Poll<Result<J::Output>> {
-        if !host.nesting.is_aside() {
-            return match self.outcome.take() {
-                Some(outcome) => Poll::Ready(outcome.unwrap_or_else(|payload| resume_unwind(payload))),
-                None => self.ask(cx, host).map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending),
-            };
-        }
-        if self.outcome.is_some() {
-            // Something beside it was ready first. The wake-up that brought this here would be missing where the result is.
-            Self::come_again(cx, host);
+        let is_aside = host.nesting.is_aside();
+        if self.outcome.is_some() && is_aside && host.is_polling() && self.put_off < PATIENCE {
+            self.put_off(cx, host);
             return Poll::Pending;
         }
-        if !self.running.is_suspended() {
-            if host.nesting.has_nested() {
-                return Poll::Ready(Err(Error::Lost.into()));
-            }
-            if let Err(error) = self.may_begin(host) {
-                return Poll::Ready(Err(error));
-            }
-            // SAFETY: the host's frame is current, and its future polled aside.
-            if !unsafe { has_room_aside(host.nesting.runner()) } {
-                return Poll::Ready(Err(Trap::StackOverflow.into()));
-            }
+        if let Some(outcome) = self.outcome.take() {
+            return Poll::Ready(outcome.unwrap_or_else(|payload| resume_unwind(payload)));
         }
+        self.check(host)?;
+        if !is_aside {
+            self.ask(cx, host)?;
+            return Poll::Pending;
+        }
+        self.want_no_more();
         // A panic, too, waits for the guest's stack.
         match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *self.running).poll(cx))) {
             Ok(Poll::Pending) => {}
@@ -51,29 +46,57 @@ impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
         Poll::Pending
     }
 
-    /// Asks to be polled aside.
-    fn ask(&self, cx: &Context<'_>, host: &Frame) -> Result<()> {
-        self.may_begin(host)?;
-        // SAFETY: the host's frame is current.
-        unsafe { prepare_aside(host.nesting.runner()) }?;
-        host.nesting.want();
-        Self::come_again(cx, host);
-        Ok(())
-    }
-
-    /// Whether this may begin where it is polled: within the poll of the host function's future, with nothing entered between.
-    fn may_begin(&self, host: &Frame) -> Result<()> {
-        let Some(store) = self.running.new_store() else { return Err(Error::Ended.into()) };
+    /// Whether the call may begin, or go on, here and now.
+    fn check(&self, host: &Frame) -> Result<()> {
+        if self.running.has_ended() {
+            return Err(Error::Ended.into());
+        }
         if host.is_cancelled() {
             return Err(Error::Cancelled.into());
         }
         if !host.is_polling() {
             return Err(Error::NotWithin.into());
         }
+        if let Some(level) = self.running.suspended_on() {
+            return if level.is_youngest() { Ok(()) } else { Err(Error::NotWithin.into()) };
+        }
+        if host.nesting.has_nested() {
+            return Err(Error::Lost.into());
+        }
+        let Some(store) = self.running.new_store() else { return Err(Error::Ended.into()) };
         if !Root::here().is_seen() {
             return Err(Error::NoThreadList.into());
         }
-        Ok(host.limits.allow_nested(Site::host_function(store_id(store), true)).map_err(Error::from)?)
+        host.limits.allow_nested(Site::host_function(store_id(store), true)).map_err(Error::from)?;
+        // SAFETY: the host's frame is current.
+        if unsafe { has_room(host.nesting.runner()) }? { Ok(()) } else { Err(Trap::StackOverflow.into()) }
+    }
+
+    /// Asks to be polled aside.
+    fn ask(&mut self, cx: &Context<'_>, host: &Frame) -> Result<()> {
+        if self.put_off == PATIENCE {
+            return Err(Error::NotWithin.into());
+        }
+        // SAFETY: the host's frame is current.
+        unsafe { prepare_aside(host.nesting.runner()) }?;
+        host.nesting.want();
+        self.put_off(cx, host);
+        Ok(())
+    }
+
+    /// Takes back what it has asked for.
+    pub(super) fn want_no_more(&mut self) {
+        if self.put_off > 0
+            && let Some(host) = self.host.host()
+        {
+            host.nesting.want_no_more();
+            self.put_off = 0;
+        }
+    }
+
+    /// Whether the stack can be entered to unwind the guest, or there is nothing to unwind.
+    pub(super) fn can_unwind(&self) -> bool {
+        self.running.suspended_on().is_none_or(|level| self.host.host().is_some() && level.is_youngest())
     }
 
     /// The nested call has ended. The host function's future is told on the guest's stack, where it can enter the guest by
@@ -81,11 +104,12 @@ impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
     fn end(&mut self, cx: &Context<'_>, host: &Frame, outcome: thread::Result<Result<J::Output>>) {
         self.outcome = Some(outcome);
         host.nesting.go_back();
-        Self::come_again(cx, host);
+        self.put_off(cx, host);
     }
 
     /// Sees to it that this is polled when the host function's future is, which will be at once.
-    fn come_again(cx: &Context<'_>, host: &Frame) {
+    fn put_off(&mut self, cx: &Context<'_>, host: &Frame) {
+        self.put_off += 1;
         if !host.is_own_waker(cx.waker()) {
             cx.waker().wake_by_ref();
         }

@@ -42,3 +42,4 @@ mod wakers;
 mod wakers_in_nested_polls;
 #[cfg(fiber_stack)]
 mod wasmtimes_own;
+mod within;

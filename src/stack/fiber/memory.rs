@@ -138,15 +138,11 @@ pub(super) struct Aside {
 }
 
 impl Aside {
-    /// Whether an address is on this stack.
-    pub(super) fn contains(&self, address: usize) -> bool {
-        (self.guard.get() + self.page..self.end.get()).contains(&address)
-    }
-
-    /// Whether an address is on the coroutine's stack, which lies above.
-    pub(super) fn is_below(&self, address: usize) -> bool {
-        let start = self.end.get() + self.page;
-        (start..start + (self.end.get() - self.guard.get() - self.page)).contains(&address)
+    /// How much there is below an address on this stack, or on the coroutine's, which is as large and lies above.
+    pub(super) fn room_below(&self, address: usize) -> Option<usize> {
+        let size = self.end.get() - self.guard.get();
+        let above = address.checked_sub(self.guard.get()).filter(|above| *above < 2 * size)?;
+        (above % size).checked_sub(self.page)
     }
 
     /// Makes its guard. Only stacks on which there are nested calls need one, and each takes a system call.

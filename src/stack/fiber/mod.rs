@@ -22,7 +22,7 @@ use crate::limits::Rule;
 pub(crate) use list::Root;
 use list::ThreadList;
 use runner::Runner;
-pub(crate) use runner::{has_room_aside, leave, prepare_aside, resume};
+pub(crate) use runner::{has_room, leave, prepare_aside, resume};
 pub use send::SendFiberStack;
 use std::fmt;
 use std::marker::PhantomData;

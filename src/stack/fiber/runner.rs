@@ -238,12 +238,7 @@ pub(crate) unsafe fn resume(runner: *const ()) {
     let _ended = unsafe { parts.resume() };
 }
 
-/// Makes the stack aside ready for what lies on the coroutine's.
-///
-/// # Errors
-///
-/// If the running code is on neither of the two: wasm's stack switching has stacks, too, and so have other coroutines. Their
-/// limits are not below that of the coroutine's stack.
+/// Makes the stack aside ready.
 ///
 /// # Safety
 ///
@@ -251,10 +246,6 @@ pub(crate) unsafe fn resume(runner: *const ()) {
 pub(crate) unsafe fn prepare_aside(runner: *const ()) -> Result<(), Error> {
     // SAFETY: up to the caller.
     let Parts { aside, is_guarded, .. } = unsafe { &*runner.cast::<Parts>() };
-    let here = here();
-    if !aside.is_below(here) && !aside.contains(here) {
-        return Err(Error::ForeignFrames { between: Between::OtherStack });
-    }
     if !is_guarded.get() {
         let size = aside.base().get() - aside.limit().get();
         aside.make_guard().map_err(|source| Error::StackMemory { size, source })?;
@@ -263,16 +254,20 @@ pub(crate) unsafe fn prepare_aside(runner: *const ()) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether the running code, which is aside, leaves enough of that stack for another host function.
+/// Whether the running code, on the coroutine's stack or aside, leaves enough of that for another host function.
+///
+/// # Errors
+///
+/// If it is on neither: wasm's stack switching has stacks, too, and so have other coroutines, whose limits are elsewhere.
 ///
 /// # Safety
 ///
 /// `runner` is that of a current frame.
-pub(crate) unsafe fn has_room_aside(runner: *const ()) -> bool {
+pub(crate) unsafe fn has_room(runner: *const ()) -> Result<bool, Error> {
     // SAFETY: up to the caller.
     let Parts { aside, .. } = unsafe { &*runner.cast::<Parts>() };
-    let here = here();
-    aside.contains(here) && here - aside.limit().get() >= (aside.base().get() - aside.limit().get()) / 4
+    let left = aside.room_below(here()).ok_or(Error::ForeignFrames { between: Between::OtherStack })?;
+    Ok(left >= (aside.base().get() - aside.limit().get()) / 4)
 }
 
 /// An address on the stack that this code runs on.

@@ -1,0 +1,546 @@
+//! Nested calls among other futures: timeouts, `join!`, `select!`, sets that poll only who was woken.
+
+use super::{GUEST, NEVER, RUN, call_back, end, fibers, func, in_place, program, wait};
+use crate::common::futures::{CountingWaker, pending, poll_once};
+use crate::support::guest::{assert_usable, export_of, guest, runner, stack, store, with};
+use crate::support::{Code, Host, Kind, matrix};
+use crate::wakers::{Event, poll_with};
+use futures::channel::{mpsc, oneshot};
+use futures::future::{BoxFuture, Either, FutureExt, join, join_all, select};
+use futures::stream::{FuturesUnordered, StreamExt};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use wasmtime::{Caller, Func, Result};
+use wasmtime_async::{AsyncFunc, FuncExt, Store};
+
+matrix!(the_last_waker_is_woken);
+
+fibers!(
+    timeouts,
+    timeouts_of_guests_that_spin,
+    joined_with_what_it_waits_for,
+    all_at_once,
+    among_others_that_are_polled_when_woken,
+    sets_within_sets,
+    loops_of_futures_select,
+    loops_of_tokio_select,
+    polled_now_and_then,
+);
+
+in_place!(timeouts_come_late, others_have_their_turn_afterwards, guests_wait_in_vain_for_others);
+
+/// Polls as an executor does, as long as the waker is woken meanwhile. Pending is what has to wait for something else.
+fn poll_while_woken<F: Future + Unpin>(call: &mut F, waker: &Arc<CountingWaker>) -> Poll<F::Output> {
+    for _ in 0..10_000 {
+        let woken = waker.woken();
+        let poll = poll_with(call, waker);
+        if poll.is_ready() || waker.woken() == woken {
+            return poll;
+        }
+    }
+    panic!("woken for ever");
+}
+
+/// Where a host function finds what to receive from.
+type Slot = Arc<Mutex<Option<oneshot::Receiver<i32>>>>;
+
+/// A host function that waits for what is sent to it.
+fn receives(store: &mut Store<Host>) -> (Func, Slot) {
+    let slot = Slot::default();
+    let inner = Arc::clone(&slot);
+    let receive = Func::wrap_suspending_send(store, move |_: i32| {
+        let receiver = inner.lock().expect("nothing panics with the lock held").take();
+        async move { Ok::<_, wasmtime::Error>(receiver.expect("is there to be received from").await?) }
+    });
+    (receive, slot)
+}
+
+/// `run` of a [`GUEST`] with these host functions.
+fn program_with(store: &mut Store<Host>, wait: Func, back: Func) -> Result<AsyncFunc<i32, i32>> {
+    runner(store, GUEST, [wait, back])?.get_async(&*store).typed()
+}
+
+fn the_last_waker_is_woken<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let event = Event::default();
+    let inner = event.clone();
+    let wait = Func::wrap_suspending_send(&mut store, move |n: i32| {
+        let event = inner.wait();
+        async move {
+            event.await;
+            n
+        }
+    });
+    let back = Func::wrap_suspending_boxed(&mut store, |mut caller: Caller<'_, Host>, (n,): (i32,)| {
+        // Two levels, each of which passes on what it is given.
+        Box::new(async move { call_back(&mut caller, if n == 0 { "inner" } else { "again" }, n - 1).await })
+    });
+    let run = program_with(&mut store, wait, back)?;
+    let mut call = run.call(&mut stack, &mut store, 1);
+    let wakers: [_; 4] = std::array::from_fn(|_| CountingWaker::new());
+    for waker in &wakers {
+        assert!(poll_with(&mut call, waker).is_pending());
+    }
+    let woken = wakers.each_ref().map(|waker| waker.woken());
+    event.set();
+    assert_eq!(wakers.each_ref().map(|waker| waker.woken()), [woken[0], woken[1], woken[2], woken[3] + 1]);
+    assert_eq!(end(&mut call).1?, 1 + 1);
+    assert_eq!(wakers.each_ref().map(Arc::strong_count), [1; 4], "none is kept");
+    drop(call);
+    assert_usable(&mut stack, &mut store)
+}
+
+/// A host function gives its guest until `timer` is set, and then asks it for something else.
+fn with_timeout(store: &mut Store<Host>, timer: &Event) -> Result<AsyncFunc<i32, i32>> {
+    let timer = timer.clone();
+    program(store, move |mut caller, (n,)| {
+        let timer = timer.clone();
+        Box::new(async move {
+            let log = caller.data().log.clone();
+            let inner = func(&mut caller, "inner");
+            match select(inner.call_within(&mut caller, n), pin!(timer.wait())).await {
+                Either::Left((result, _)) => return result,
+                Either::Right(((), call)) => {
+                    log.add("timeout");
+                    drop(call);
+                }
+            }
+            log.add("went on");
+            pending(1).await;
+            call_back(&mut caller, "inner", 2).await
+        })
+    })
+}
+
+/// The timeout comes with the poll after it was due, whether the guest waits for one thing or for many.
+fn timeouts<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let log = store.data().log.clone();
+    for n in [NEVER, 1000] {
+        for polls in [1, 2, 7] {
+            let timer = Event::default();
+            let run = with_timeout(&mut store, &timer)?;
+            let waker = CountingWaker::new();
+            let mut call = run.call(&mut stack, &mut store, n);
+            for _ in 0..polls {
+                assert!(poll_with(&mut call, &waker).is_pending());
+            }
+            assert!(log.take().is_empty());
+            let woken = waker.woken();
+            timer.set();
+            assert_eq!(waker.woken(), woken + 1);
+            assert!(poll_with(&mut call, &waker).is_pending());
+            assert_eq!(log.take(), ["timeout", "left wait", "went on"]);
+            let (polls, result) = end(&mut call);
+            assert_eq!((polls, result?), (2 + 1, 21 + RUN));
+            drop(call);
+            log.take();
+            assert_usable(&mut stack, &mut store)?;
+        }
+    }
+    // In time.
+    let run = with_timeout(&mut store, &Event::default())?;
+    assert_eq!(end(&mut run.call(&mut stack, &mut store, 5)).1?, 51 + RUN);
+    Ok(())
+}
+
+/// The nested call lasts as long as it lasts, the timer notwithstanding.
+fn timeouts_come_late<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let timer = Event::default();
+    let run = with_timeout(&mut store, &timer)?;
+    let mut call = run.call(&mut stack, &mut store, 5);
+    assert!(poll_once(&mut call).is_pending());
+    timer.set();
+    let (polls, result) = end(&mut call);
+    assert_eq!((polls, result?), (4 + 1, 51 + RUN));
+    drop(call);
+    assert_usable(&mut stack, &mut store)
+}
+
+/// A guest that does not wait at all, but has time slices.
+fn timeouts_of_guests_that_spin<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = with(code, |config| {
+        config.epoch_interruption(true);
+    })?;
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_suspend_and_update(1);
+    let log = store.data().log.clone();
+    let clock = store.engine().clone();
+    let time_passes = Func::wrap(&mut store, move || clock.increment_epoch());
+    let timer = Event::default();
+    let inner = timer.clone();
+    let back = Func::wrap_suspending_boxed(&mut store, move |mut caller: Caller<'_, Host>, (): ()| {
+        let timer = inner.wait();
+        Box::new(async move {
+            let log = caller.data().log.clone();
+            let spin = export_of(&mut caller, "spin");
+            let spins = spin.call_within(&mut caller, &[], &mut []);
+            let timed_out = matches!(select(spins, pin!(timer)).await, Either::Right(_));
+            log.add(format!("timed out: {timed_out}"));
+            pending(1).await;
+        })
+    });
+    let text = r#"(module
+        (import "" "" (func $time_passes))
+        (import "" "" (func $back))
+        (func (export "spin") (loop (call $time_passes) (br 0)))
+        (func (export "run") (call $back)))"#;
+    let run = runner(&mut store, text, [time_passes, back])?;
+    let waker = CountingWaker::new();
+    let mut call = run.call_on(&mut stack, &mut store, &[], &mut []);
+    for _ in 0..10 {
+        let woken = waker.woken();
+        assert!(poll_with(&mut call, &waker).is_pending());
+        assert!(waker.woken() > woken, "to have its next turn");
+    }
+    timer.set();
+    assert!(poll_with(&mut call, &waker).is_pending());
+    assert_eq!(log.take(), ["timed out: true"]);
+    end(&mut call).1
+}
+
+/// The nested guest waits for what the host function sends at the same time.
+fn joined_with_what_it_waits_for<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let (receive, slot) = receives(&mut store);
+    let back = Func::wrap_suspending_boxed(&mut store, move |mut caller: Caller<'_, Host>, (n,): (i32,)| {
+        let slot = Arc::clone(&slot);
+        Box::new(async move {
+            let mut sum = 0;
+            for waits in 0..3 {
+                let (sender, receiver) = oneshot::channel();
+                *slot.lock().expect("nothing panics with the lock held") = Some(receiver);
+                let sends = async {
+                    pending(waits).await;
+                    sender.send(n).expect("somebody waits for it");
+                };
+                sum += match waits {
+                    0 => join(sends, call_back(&mut caller, "inner", 0)).await.1?,
+                    1 => futures::join!(call_back(&mut caller, "inner", 0), sends).0?,
+                    _ => tokio::join!(call_back(&mut caller, "inner", 0), sends).0?,
+                };
+            }
+            // For the guest outside.
+            let (sender, receiver) = oneshot::channel();
+            *slot.lock().expect("nothing panics with the lock held") = Some(receiver);
+            sender.send(100).expect("somebody waits for it");
+            Ok::<_, wasmtime::Error>(sum)
+        })
+    });
+    let run = program_with(&mut store, receive, back)?;
+    for n in 0..3 {
+        let mut call = run.call(&mut stack, &mut store, n);
+        let Poll::Ready(result) = poll_while_woken(&mut call, &CountingWaker::new()) else {
+            panic!("waits for itself");
+        };
+        assert_eq!(result?, 3 * (n + 1) + 100);
+    }
+    assert_usable(&mut stack, &mut store)
+}
+
+/// `run` of a guest whose host function calls it and sends something at the same time, to where the guest may wait for it.
+fn calls_and_sends(store: &mut Store<Host>, wait: Func, slot: Slot) -> Result<AsyncFunc<i32, i32>> {
+    let back = Func::wrap_suspending_boxed(&mut *store, move |mut caller: Caller<'_, Host>, (n,): (i32,)| {
+        let slot = Arc::clone(&slot);
+        Box::new(async move {
+            let log = caller.data().log.clone();
+            let (sender, receiver) = oneshot::channel();
+            *slot.lock().expect("nothing panics with the lock held") = Some(receiver);
+            let sends = async {
+                log.add("sent");
+                _ = sender.send(n);
+            };
+            join(call_back(&mut caller, "inner", n), sends).await.0
+        })
+    });
+    program_with(store, wait, back)
+}
+
+fn others_have_their_turn_afterwards<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let log = store.data().log.clone();
+    let wait = wait(&mut store);
+    let run = calls_and_sends(&mut store, wait, Slot::default())?;
+    let mut call = run.call(&mut stack, &mut store, 3);
+    for _ in 0..3 {
+        assert!(poll_once(&mut call).is_pending());
+        assert!(log.take().is_empty());
+    }
+    assert_eq!(end(&mut call).1?, 31 + RUN);
+    assert_eq!(log.take(), ["left wait", "sent", "left wait"]);
+    drop(call);
+    assert_usable(&mut stack, &mut store)
+}
+
+/// So a guest that waits for one of them waits in vain, until the call is dropped: the nested call is told, and the poll of the
+/// host function comes to its end.
+fn guests_wait_in_vain_for_others<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let log = store.data().log.clone();
+    let (receive, slot) = receives(&mut store);
+    let run = calls_and_sends(&mut store, receive, slot)?;
+    let mut call = run.call(&mut stack, &mut store, 3);
+    for _ in 0..10 {
+        assert!(poll_once(&mut call).is_pending());
+        assert!(log.take().is_empty());
+    }
+    drop(call);
+    assert_eq!(log.take(), ["sent"]);
+    assert_usable(&mut stack, &mut store)
+}
+
+/// More than [`join_all`] polls itself.
+fn all_at_once<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let run = program(&mut store, |mut caller, (n,)| {
+        Box::new(async move {
+            let mut all: Vec<BoxFuture<'_, Result<i32>>> = Vec::new();
+            for other in 0..50 {
+                all.push(Box::pin(async move {
+                    pending(usize::try_from(other)? % 7).await;
+                    Ok(other)
+                }));
+            }
+            all.insert(20, Box::pin(call_back(&mut caller, "inner", n)));
+            join_all(all).await.into_iter().sum()
+        })
+    })?;
+    for n in 0..10 {
+        let mut call = run.call(&mut stack, &mut store, n);
+        let Poll::Ready(result) = poll_while_woken(&mut call, &CountingWaker::new()) else {
+            panic!("a wake-up was lost {n}");
+        };
+        assert_eq!(result?, 49 * 50 / 2 + 10 * n + 1 + RUN);
+    }
+    assert_usable(&mut stack, &mut store)
+}
+
+/// Counts the polls of a future.
+fn counted<F: Future>(polls: &Arc<AtomicUsize>, future: F) -> impl Future<Output = F::Output> {
+    let polls = Arc::clone(polls);
+    async move {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            polls.fetch_add(1, Ordering::Relaxed);
+            future.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
+/// [`FuturesUnordered`] gives each of its futures a waker of its own.
+fn among_others_that_are_polled_when_woken<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let log = store.data().log.clone();
+    let (guests, others) = (Event::default(), Event::default());
+    let polls = Arc::new(AtomicUsize::new(0));
+    let waits_for = guests.clone();
+    let wait = Func::wrap_suspending_send(&mut store, move |n: i32| {
+        let event = waits_for.wait();
+        async move {
+            event.await;
+            pending(3).await;
+            n
+        }
+    });
+    let (inner_others, inner_polls) = (others.clone(), Arc::clone(&polls));
+    let back = Func::wrap_suspending_boxed(&mut store, move |mut caller: Caller<'_, Host>, (n,): (i32,)| {
+        let (other, polls) = (inner_others.wait(), Arc::clone(&inner_polls));
+        Box::new(async move {
+            let log = caller.data().log.clone();
+            let mut set = FuturesUnordered::<BoxFuture<'_, Result<i32>>>::new();
+            set.push(Box::pin(counted(&polls, other.map(|()| Ok(1000)))));
+            set.push(Box::pin(call_back(&mut caller, "inner", n)));
+            for waits in 1..4 {
+                set.push(Box::pin(pending(waits).map(|()| Ok(100))));
+            }
+            let mut sum = 0;
+            while let Some(number) = set.next().await {
+                sum += number?;
+                log.add(format!("after {sum}"));
+            }
+            drop(set);
+            Ok::<_, wasmtime::Error>(sum + call_back(&mut caller, "inner", n).await?)
+        })
+    });
+    let run = program_with(&mut store, wait, back)?;
+    let mut call = run.call(&mut stack, &mut store, 5);
+    let waker = CountingWaker::new();
+    assert!(poll_while_woken(&mut call, &waker).is_pending());
+    assert_eq!(log.take(), ["after 100", "after 200", "after 300"]);
+    let woken = waker.woken();
+    guests.set();
+    assert_eq!(waker.woken(), woken + 1);
+    assert!(poll_while_woken(&mut call, &waker).is_pending());
+    assert_eq!((log.take(), polls.load(Ordering::Relaxed)), (vec!["after 306".to_owned()], 1));
+    let woken = waker.woken();
+    others.set();
+    assert_eq!(waker.woken(), woken + 1);
+    let Poll::Ready(result) = poll_while_woken(&mut call, &waker) else { panic!("a wake-up was lost") };
+    assert_eq!((result?, polls.load(Ordering::Relaxed)), (1306 + 6 + 1, 2));
+    drop(call);
+    assert_usable(&mut stack, &mut store)
+}
+
+/// A nested call in a set in a set, on each of several levels, and the innermost guest waits for another of the outermost set.
+fn sets_within_sets<K: Kind>(code: Code) -> Result<()> {
+    const DEPTH: i32 = 5;
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let (receive, slot) = receives(&mut store);
+    let back = Func::wrap_suspending_boxed(&mut store, move |mut caller: Caller<'_, Host>, (n,): (i32,)| {
+        let slot = Arc::clone(&slot);
+        Box::new(async move {
+            let mut sender = None;
+            if n == DEPTH {
+                let (sends, receiver) = oneshot::channel();
+                *slot.lock().expect("nothing panics with the lock held") = Some(receiver);
+                sender = Some(sends);
+            }
+            let mut inner = FuturesUnordered::<BoxFuture<'_, Result<i32>>>::new();
+            inner.push(Box::pin(pending(2).map(|()| Ok(1))));
+            inner.push(Box::pin(call_back(&mut caller, if n == 0 { "inner" } else { "again" }, n - 1)));
+            let mut outer = FuturesUnordered::<BoxFuture<'_, Result<i32>>>::new();
+            outer.push(Box::pin(async move { inner.collect::<Vec<_>>().await.into_iter().sum() }));
+            outer.push(Box::pin(async move {
+                pending(20).await;
+                if let Some(sender) = sender {
+                    sender.send(1000).expect("somebody waits for it");
+                }
+                Ok(1)
+            }));
+            let sum: Result<i32> = outer.collect::<Vec<_>>().await.into_iter().sum();
+            // For the guest outside.
+            let (sender, receiver) = oneshot::channel();
+            sender.send(10_000).expect("the receiver is there");
+            *slot.lock().expect("nothing panics with the lock held") = Some(receiver);
+            sum
+        })
+    });
+    let run = program_with(&mut store, receive, back)?;
+    let mut call = run.call(&mut stack, &mut store, DEPTH);
+    let Poll::Ready(result) = poll_while_woken(&mut call, &CountingWaker::new()) else { panic!("a wake-up was lost") };
+    assert_eq!(result?, 1000 + (DEPTH + 1) * (1 + 1 + 1) + 10_000);
+    drop(call);
+    assert_usable(&mut stack, &mut store)
+}
+
+type Ticks = mpsc::UnboundedReceiver<i32>;
+
+/// A guest that waits until it is told to end, and a host function that takes ticks meanwhile.
+fn takes_ticks<K: Kind>(code: Code, takes: fn(Caller<'_, Host>, Ticks) -> BoxFuture<'_, Result<i32>>) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let event = Event::default();
+    let inner = event.clone();
+    let wait = Func::wrap_suspending_send(&mut store, move |n: i32| {
+        let event = inner.wait();
+        async move {
+            event.await;
+            n
+        }
+    });
+    let (sender, ticks) = mpsc::unbounded();
+    let ticks = Mutex::new(Some(ticks));
+    let back = Func::wrap_suspending_boxed(&mut store, move |caller: Caller<'_, Host>, (_,): (i32,)| {
+        let ticks = ticks.lock().expect("nothing panics with the lock held").take();
+        Box::new(takes(caller, ticks.expect("is called once")))
+    });
+    let run = program_with(&mut store, wait, back)?;
+    let waker = CountingWaker::new();
+    let mut call = run.call(&mut stack, &mut store, 0);
+    let mut sum = 0;
+    for tick in 1..20 {
+        assert!(poll_while_woken(&mut call, &waker).is_pending());
+        let woken = waker.woken();
+        sender.unbounded_send(tick)?;
+        assert!(waker.woken() > woken);
+        sum += tick;
+        if tick % 5 == 0 {
+            // Several at once, and polls for nothing.
+            sender.unbounded_send(tick)?;
+            assert!(poll_with(&mut call, &waker).is_pending());
+            sum += tick;
+        }
+    }
+    assert!(poll_while_woken(&mut call, &waker).is_pending());
+    let woken = waker.woken();
+    event.set();
+    assert_eq!(waker.woken(), woken + 1);
+    let Poll::Ready(result) = poll_while_woken(&mut call, &waker) else { panic!("a wake-up was lost") };
+    assert_eq!(result?, sum + 4 + 1 + 1);
+    drop(call);
+    assert_usable(&mut stack, &mut store)
+}
+
+fn loops_of_futures_select<K: Kind>(code: Code) -> Result<()> {
+    takes_ticks::<K>(code, |mut caller, mut ticks| {
+        Box::pin(async move {
+            let inner = func(&mut caller, "inner");
+            let mut call = inner.call_within(&mut caller, 4).fuse();
+            let mut sum = 0;
+            loop {
+                futures::select! {
+                    result = call => break Ok(sum + result?),
+                    tick = ticks.next() => sum += tick.expect("there are more"),
+                }
+            }
+        })
+    })
+}
+
+fn loops_of_tokio_select<K: Kind>(code: Code) -> Result<()> {
+    takes_ticks::<K>(code, |mut caller, mut ticks| {
+        Box::pin(async move {
+            let inner = func(&mut caller, "inner");
+            let mut call = inner.call_within(&mut caller, 4);
+            let mut sum = 0;
+            loop {
+                tokio::select! {
+                    tick = ticks.next() => sum += tick.expect("there are more"),
+                    result = &mut call => break Ok(sum + result?),
+                }
+            }
+        })
+    })
+}
+
+/// Not in each poll of the host function's future, which waits for something else in between.
+fn polled_now_and_then<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    for waits in 0..4 {
+        let run = program(&mut store, move |mut caller, (n,)| {
+            Box::new(async move {
+                let inner = func(&mut caller, "inner");
+                let mut call = inner.call_within(&mut caller, n);
+                for _ in 0..100 {
+                    pending(waits).await;
+                    if let Poll::Ready(result) = futures::poll!(&mut call) {
+                        return result;
+                    }
+                    pending(1).await;
+                }
+                panic!("does not get on");
+            })
+        })?;
+        for n in 0..5 {
+            assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
+        }
+        assert_usable(&mut stack, &mut store)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,399 @@
+//! Nested calls in the wrong hands, and in places where they would leave suspended what must not be: an error, and the host
+//! function goes on.
+#![expect(unsafe_code, reason = "one is polled where safe code can hardly bring it")]
+
+use super::{NEVER, Nests, RUN, assert_is, call_back, end, fibers, func, in_place, program, program_of};
+use crate::common::futures::{finish, pending};
+use crate::support::guest::{assert_refused, assert_usable, export, export_of, guest, stack, store};
+use crate::support::{Code, Host, Kind, matrix};
+use futures::executor::block_on;
+use futures::future::{Either, select};
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Mutex;
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use wasmtime::{Caller, Func, Result, Val};
+use wasmtime_async::{Between, Error, FuncExt, Stack, suspend_until};
+
+matrix!(
+    outside_of_calls,
+    on_another_thread,
+    in_synchronous_host_functions,
+    blocked_on_in_the_poll,
+    within_synchronous_nested_calls,
+    within_closures,
+    with_another_store,
+);
+
+fibers!(
+    with_another_store_beside_one_that_was_dropped,
+    within_a_synchronous_call_beside_one_that_was_dropped,
+    polled_within_another_stores_call,
+);
+
+in_place!(where_anything_is_suspended);
+
+mod send {
+    #[cfg(thread_list)]
+    mod send_fiber_stack {
+        crate::support::matrix!(@code SendFiber [super::super::super] of_functions_that_are_not_send);
+    }
+}
+
+fn poll<F: Future + Unpin>(call: &mut F) -> Poll<F::Output> {
+    Pin::new(call).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// By code that no guest has called, and in a host function of a guest without a stack.
+fn outside_of_calls<K: Kind>(code: Code) -> Result<()> {
+    let mut store = store(code);
+    let nothing = Func::wrap(&mut store, |n: i32| n).get_async(&store).typed::<i32, i32>()?;
+    let is_it = |error: &Error| matches!(error, Error::NotWithin);
+    assert_is(finish(nothing.call_within(&mut store, 1)), is_it);
+    let inner = nothing.clone();
+    let plain = Func::wrap(&mut store, move |mut caller: Caller<'_, Host>| -> Result<()> {
+        assert_is(finish(inner.call_within(&mut caller, 1)), is_it);
+        finish(inner.call_within(&mut caller, 1)).map(drop)
+    });
+    assert_is(plain.call(&mut store, &[], &mut []), is_it);
+    assert_usable(&mut stack::<K>(), &mut store)
+}
+
+/// Polled there, it says so, and goes on where it belongs.
+fn on_another_thread<K: Nests>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let run = program(&mut store, |mut caller, (n,)| {
+        Box::new(async move {
+            let inner = func(&mut caller, "inner");
+            let mut call = inner.call_within(&mut caller, n);
+            let mut pending_polls = 0;
+            loop {
+                let elsewhere = thread::scope(|scope| scope.spawn(|| poll(&mut call)).join().expect("does not panic"));
+                let Poll::Ready(result) = elsewhere else { panic!("cannot be") };
+                assert_is(result, |error| matches!(error, Error::NotWithin));
+                if let Poll::Ready(result) = futures::poll!(&mut call) {
+                    assert!(K::IN_PLACE || pending_polls > n);
+                    return result;
+                }
+                pending_polls += 1;
+                pending(1).await;
+            }
+        })
+    })?;
+    for n in 0..4 {
+        assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
+    }
+    assert_usable(&mut stack, &mut store)
+}
+
+/// The host function has no future.
+fn in_synchronous_host_functions<K: Nests>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let blocks = Func::wrap(&mut store, |mut caller: Caller<'_, Host>, n: i32| {
+        let inner = func(&mut caller, "inner");
+        block_on(inner.call_within(&mut caller, n))
+    });
+    let waits = Func::wrap(&mut store, |mut caller: Caller<'_, Host>, n: i32| {
+        let inner = func(&mut caller, "inner");
+        suspend_until(inner.call_within(&mut caller, n))?
+    });
+    for n in 0..3 {
+        let run = program_of(&mut store, blocks)?;
+        let result = end(&mut run.call(&mut stack, &mut store, n)).1;
+        if K::IN_PLACE {
+            assert_eq!(result?, 10 * n + 1 + RUN);
+        } else {
+            assert_is(result, |error| matches!(error, Error::NotWithin));
+        }
+        // This is no different from any other future.
+        let run = program_of(&mut store, waits)?;
+        let result = end(&mut run.call(&mut stack, &mut store, n)).1;
+        if K::ANYTHING {
+            assert_eq!(result?, 10 * n + 1 + RUN);
+        } else {
+            assert_refused(result, Between::HostCode);
+        }
+        assert_usable(&mut stack, &mut store)?;
+    }
+    Ok(())
+}
+
+/// Not awaited by the host function's future, but blocked on: it would have to be pending for the nested guest to run.
+fn blocked_on_in_the_poll<K: Nests>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let run = program(&mut store, |mut caller, (n,)| {
+        Box::new(async move {
+            pending(1).await;
+            let inner = func(&mut caller, "inner");
+            let result = block_on(inner.call_within(&mut caller, n));
+            if K::IN_PLACE {
+                return result;
+            }
+            assert_is(result, |error| matches!(error, Error::NotWithin));
+            pending(1).await;
+            inner.call_within(&mut caller, n).await
+        })
+    })?;
+    for n in 0..3 {
+        assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
+    }
+    assert_usable(&mut stack, &mut store)
+}
+
+/// A host function calls the guest synchronously, and the host function that this calls makes a nested call.
+fn within_synchronous_nested_calls<K: Nests>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let calls_again = |caller: &mut Caller<'_, Host>, n: i32| {
+        let again = func(caller, "again");
+        again.as_typed().call(caller, n)
+    };
+    let functions = [
+        Func::wrap_suspending_boxed(&mut store, move |mut caller: Caller<'_, Host>, (n,): (i32,)| {
+            Box::new(async move {
+                if caller.data().id == 0 {
+                    caller.data_mut().id = 1;
+                    pending(1).await;
+                    return calls_again(&mut caller, n);
+                }
+                call_back(&mut caller, "inner", n).await
+            })
+        }),
+        Func::wrap_suspending_boxed(&mut store, move |mut caller: Caller<'_, Host>, (n,): (i32,)| {
+            if caller.data().id == 0 {
+                caller.data_mut().id = 1;
+                // Before there is a future.
+                let result = calls_again(&mut caller, n);
+                return Box::new(async move { result });
+            }
+            Box::new(async move { call_back(&mut caller, "inner", n).await })
+        }),
+    ];
+    for function in functions {
+        let run = program_of(&mut store, function)?;
+        for n in 0..3 {
+            store.data_mut().id = 0;
+            let result = end(&mut run.call(&mut stack, &mut store, n)).1;
+            if K::IN_PLACE {
+                assert_eq!(result?, 10 * n + 1 + 1 + RUN);
+            } else {
+                assert_refused(result, Between::NestedCall);
+            }
+            assert_usable(&mut stack, &mut store)?;
+        }
+    }
+    Ok(())
+}
+
+/// The closure of `run` calls the guest, or makes a nested call itself.
+fn within_closures<K: Nests>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let run =
+        program(&mut store, |mut caller, (n,)| Box::new(async move { call_back(&mut caller, "inner", n).await }))?;
+    for n in 0..3 {
+        let typed = run.as_typed().clone();
+        let result = finish(stack.run_send(&mut store, move |store| typed.call(store, n)));
+        if K::ANYTHING {
+            assert_eq!(result?, 10 * n + 1 + RUN);
+        } else {
+            assert_refused(result, Between::Closure);
+        }
+        let run = run.clone();
+        let result =
+            finish(stack.run_send(&mut store, move |mut store| suspend_until(run.call_within(&mut store, n))?));
+        match (K::IN_PLACE, K::ANYTHING) {
+            (true, _) => assert_eq!(result?, 10 * n + 1 + RUN),
+            // There is no host function that a guest has called.
+            (false, true) => assert_refused(result, Between::NestedCall),
+            (false, false) => assert_refused(result, Between::Closure),
+        }
+        assert_usable(&mut stack, &mut store)?;
+    }
+    Ok(())
+}
+
+/// Not with the host function's [`Caller`].
+fn with_another_store<K: Nests>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let run = program(&mut store, move |mut caller, (n,)| {
+        Box::new(async move {
+            let mut other = self::store(code);
+            let double = Func::wrap(&mut other, |n: i32| n * 2).get_async(&other).typed::<i32, i32>()?;
+            let result = double.call_within(&mut other, n).await;
+            if K::IN_PLACE {
+                assert_eq!(result?, 2 * n);
+            } else {
+                assert_refused(result, Between::OtherStore);
+            }
+            // The function of the one with the context of the other.
+            call_back(&mut caller, "inner", n).await
+        })
+    })?;
+    for n in 0..3 {
+        assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
+    }
+    assert_usable(&mut stack, &mut store)
+}
+
+/// A nested call, suspended and dropped, so that the running poll is still the one beside it.
+async fn suspended_and_dropped(caller: &mut Caller<'_, Host>) {
+    let call = call_back(caller, "inner", NEVER);
+    if let Either::Left(_) = select(pin!(call), pin!(pending(2))).await {
+        panic!("waits for ever");
+    }
+}
+
+fn with_another_store_beside_one_that_was_dropped<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let run = program(&mut store, move |mut caller, (n,)| {
+        Box::new(async move {
+            suspended_and_dropped(&mut caller).await;
+            let mut other = self::store(code);
+            let inner = program(&mut other, |_, (n,)| Box::new(async move { Ok(n) }))?;
+            assert_refused(inner.call_within(&mut other, n).await, Between::OtherStore);
+            call_back(&mut caller, "inner", n).await
+        })
+    })?;
+    for n in 0..3 {
+        assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
+    }
+    assert_usable(&mut stack, &mut store)
+}
+
+/// Of a function of the host's own, which can be called there; it blocks, or it is an async one.
+fn within_a_synchronous_call_beside_one_that_was_dropped<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let run = program(&mut store, |mut caller, (n,)| {
+        Box::new(async move {
+            let inner = func(&mut caller, "inner");
+            let again = inner.clone();
+            let functions = [
+                Func::wrap(&mut caller, move |mut caller: Caller<'_, Host>, n: i32| {
+                    block_on(inner.call_within(&mut caller, n))
+                }),
+                Func::wrap_suspending_boxed(&mut caller, move |mut caller: Caller<'_, Host>, (n,): (i32,)| {
+                    let inner = again.clone();
+                    Box::new(async move { inner.call_within(&mut caller, n).await })
+                }),
+            ];
+            for function in functions {
+                let function = function.typed::<i32, i32>(&caller)?;
+                suspended_and_dropped(&mut caller).await;
+                assert_refused(function.call(&mut caller, n), Between::NestedCall);
+                pending(1).await;
+                assert_refused(function.call(&mut caller, n), Between::NestedCall);
+            }
+            call_back(&mut caller, "inner", n).await
+        })
+    })?;
+    for n in 0..3 {
+        assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
+    }
+    assert_usable(&mut stack, &mut store)
+}
+
+/// What polls it is the host function's future, but by way of a synchronous call into another store, of which nothing must be
+/// left on wasmtime's list of activations, nor under it.
+fn polled_within_another_stores_call<K: Kind>(code: Code) -> Result<()> {
+    /// What a type's future is polled by, and how, when its name is gone.
+    struct Erased {
+        future: *mut (),
+        poll: fn(*mut ()) -> Option<Result<i32>>,
+    }
+    // SAFETY: the host function whose future it is waits for the call that polls it.
+    unsafe impl Send for Erased {}
+
+    fn erase<F: Future<Output = Result<i32>> + Unpin>(future: &mut F) -> Erased {
+        let poll = |future: *mut ()| {
+            // SAFETY: the future is there, and nobody else uses it: see below.
+            match poll(unsafe { &mut *future.cast::<F>() }) {
+                Poll::Ready(result) => Some(result),
+                Poll::Pending => None,
+            }
+        };
+        Erased { future: std::ptr::from_mut(future).cast(), poll }
+    }
+
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let run = program(&mut store, move |mut caller, (n,)| {
+        Box::new(async move {
+            let mut other = self::store(code);
+            let inner = func(&mut caller, "inner");
+            let mut call = inner.call_within(&mut caller, n);
+            for polls in 0..4 {
+                let erased = Mutex::new(erase(&mut call));
+                let polls_it = Func::wrap(&mut other, move || {
+                    let erased = erased.lock().expect("nothing panics with the lock held");
+                    let result = (erased.poll)(erased.future).expect("is not pending");
+                    if polls < 2 {
+                        // It has not begun: there is what would be left suspended.
+                        assert_refused(result, Between::NestedCall);
+                    } else {
+                        assert_is(result, |error| matches!(error, Error::NotWithin));
+                    }
+                });
+                let instance = guest(&mut other, crate::support::guest::ONCE, [polls_it])?;
+                // The future stays where it is, and unused, while this runs.
+                export(&mut other, &instance, "run").call(&mut other, &[], &mut [])?;
+                assert!(futures::poll!(&mut call).is_pending());
+                pending(1).await;
+            }
+            call.await
+        })
+    })?;
+    for n in [7, 10] {
+        assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
+    }
+    assert_usable(&mut stack, &mut store)
+}
+
+/// On a `SendFiberStack` a host function must have been registered as `Send` to make nested calls.
+#[cfg(thread_list)]
+fn of_functions_that_are_not_send<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let log = store.data().log.clone();
+    let back = Func::wrap_suspending(&mut store, async |mut caller: Caller<'_, Host>, n: i32| -> Result<i32> {
+        let _local = caller.data().log.on_drop("left host function");
+        call_back(&mut caller, if n == 0 { "nothing" } else { "inner" }, n).await
+    });
+    let run = program_of(&mut store, back)?;
+    for n in 0..3 {
+        // Even if the nested guest does not wait.
+        let result = end(&mut run.call(&mut stack, &mut store, n)).1;
+        assert_is(result, |error| matches!(error, Error::NotSend));
+        assert_eq!(log.take(), ["left host function"]);
+        assert_usable(&mut stack, &mut store)?;
+    }
+    Ok(())
+}
+
+/// In place, a nested call is one like wasmtime's own, wherever it is made.
+fn where_anything_is_suspended<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let back = Func::wrap(&mut store, |mut caller: Caller<'_, Host>, n: i32| -> Result<i32> {
+        let inner = export_of(&mut caller, "inner");
+        let (params, mut results) = ([Val::I32(n)], [Val::I32(0)]);
+        let mut call = inner.call_within(&mut caller, &params, &mut results);
+        let Poll::Ready(result) = poll(&mut call) else { panic!("is ready when it is first polled") };
+        result?;
+        drop(call);
+        Ok(results[0].unwrap_i32())
+    });
+    let run = program_of(&mut store, back)?;
+    for n in 0..3 {
+        let (polls, result) = end(&mut run.call(&mut stack, &mut store, n));
+        assert_eq!((polls, result?), (usize::try_from(n)? + 1, 10 * n + 1 + RUN));
+    }
+    assert_usable(&mut stack, &mut store)
+}
