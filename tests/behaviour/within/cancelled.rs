@@ -6,14 +6,14 @@ use crate::support::guest::{assert_usable, export_of, stack, store};
 use crate::support::{Code, Host, Kind, matrix};
 use crate::wakers::Event;
 use futures::future::{BoxFuture, Either, select};
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
-use wasmtime::{Caller, Linker, Module, Result, Val, format_err};
-use wasmtime_async::{AsyncFunc, Error, FuncExt, LinkerExt, Store};
+use std::pin::pin;
+use std::task::Poll;
+use wasmtime::{Linker, Module, Result, Val, format_err};
+use wasmtime_async::{AsyncFunc, FuncExt, LinkerExt, Store};
 
-matrix!(all_levels, at_every_poll, fifty_levels, destructors_call_the_guest);
+matrix!(all_levels, at_every_poll, fifty_levels);
 
 fibers!(
     a_nested_call_alone,
@@ -321,62 +321,4 @@ fn by_a_host_function_that_ends<K: Kind>(code: Code) -> Result<()> {
 
 fn to_owned(log: &[&str]) -> Vec<String> {
     log.iter().map(|&entry| entry.to_owned()).collect()
-}
-
-/// Calls the guest when it is dropped, come what may.
-struct CallsOnDrop<'a, 'b>(&'a mut Caller<'b, Host>);
-
-impl Drop for CallsOnDrop<'_, '_> {
-    fn drop(&mut self) {
-        let inner = func(self.0, "inner");
-        let mut call = inner.call_within(&mut *self.0, 1);
-        let result = (0..100).find_map(|_| match Pin::new(&mut call).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(result) => Some(result.map_err(|error| matches!(error.downcast_ref(), Some(Error::Cancelled)))),
-            Poll::Pending => None,
-        });
-        drop(call);
-        self.0.data().log.add(match result {
-            Some(Err(true)) => "cancelled",
-            Some(_) => "something else",
-            None => "would wait for ever",
-        });
-    }
-}
-
-/// With the call around it, or with the nested call that the destructor's host function is a part of.
-fn destructors_call_the_guest<K: Kind>(code: Code) -> Result<()> {
-    let mut stack = stack::<K>();
-    let mut store = store(code);
-    let log = store.data().log.clone();
-    let run = program(&mut store, |mut caller, (n,)| {
-        Box::new(async move {
-            let inner = func(&mut caller, "inner");
-            let calls = CallsOnDrop(&mut caller);
-            match n {
-                // Waits for something else, without a nested call, or when that has ended.
-                0 => pending(usize::MAX).await,
-                1 => {
-                    inner.call_within(&mut *calls.0, 0).await?;
-                    pending(usize::MAX).await;
-                }
-                2 => _ = inner.call_within(&mut *calls.0, NEVER).await?,
-                // The same on the next level.
-                _ => _ = call_back(calls.0, "again", n - 3).await?,
-            }
-            panic!("waits for ever");
-        })
-    })?;
-    for n in 0..9 {
-        let mut call = run.call(&mut stack, &mut store, n);
-        for _ in 0..3 {
-            assert!(poll_once(&mut call).is_pending());
-        }
-        log.take();
-        cancel(call);
-        let mut log = log.take();
-        log.retain(|entry| entry != "left wait");
-        assert_eq!(log, vec!["cancelled"; usize::try_from(n / 3 + 1)?], "{n}");
-        assert_usable(&mut stack, &mut store)?;
-    }
-    Ok(())
 }

@@ -165,7 +165,7 @@ fn many_in_random_order<K: Kind>(code: Code) -> Result<()> {
         let (expected, call) = &mut calls[chosen];
         if let Poll::Ready(result) = poll_once(call) {
             assert_eq!(result?, *expected);
-            calls.swap_remove(chosen);
+            _ = calls.swap_remove(chosen);
         }
     }
     Ok(())
@@ -195,6 +195,7 @@ fn without_end<K: Nests>(code: Code) -> Result<()> {
 }
 
 /// Polls with that much in use on the stack.
+#[expect(clippy::large_stack_arrays, reason = "the stack is what it is for")]
 #[inline(never)]
 fn poll_with_much<F: Future + Unpin>(future: &mut F, cx: &mut Context<'_>) -> Poll<F::Output> {
     let mut much = [0_u8; 32 << 10];

@@ -1,26 +1,20 @@
 //! Nested calls that end badly: what comes out of them, and how the host function goes on.
 
-use super::{ERROR, Left, NEVER, PANIC, RUN, call_back, end, fibers, func, program, program_of, wait};
-use crate::common::futures::{cancel, pending, poll_caught, poll_once};
-use crate::support::guest::{assert_overflow, assert_usable, export_of, stack, store};
+use super::{ERROR, Left, NEVER, PANIC, RUN, call_back, end, fibers, func, program, wait};
+use crate::common::futures::{pending, poll_caught};
+use crate::support::guest::{assert_overflow, assert_usable, stack, store};
 use crate::support::{Code, Host, Kind, matrix};
 use futures::future::{FutureExt, join};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::thread;
-use wasmtime::{Caller, Func, Linker, Module, Result, Trap};
-use wasmtime_async::{FuncExt, LinkerExt, Store};
+use wasmtime::{Func, Linker, Module, Result, Trap};
+use wasmtime_async::{FuncExt, LinkerExt};
 
 matrix!(traps_and_errors, in_start_functions, panics, many_levels_up, functions_of_another_store);
 
-fibers!(
-    panics_of_host_functions_with_a_nested_call,
-    destructors_that_panic_with_a_nested_call,
-    destructors_that_panic_with_all_calls,
-    destructors_that_panic_while_the_host_function_does,
-);
+fibers!(panics_of_host_functions_with_a_nested_call,);
 
-const MESSAGE: &str = "of a nested guest's host function";
+pub(super) const MESSAGE: &str = "of a nested guest's host function";
 
 fn traps_and_errors<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
@@ -82,7 +76,7 @@ fn in_start_functions<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-fn assert_message(payload: &(dyn Any + Send)) {
+pub(super) fn assert_message(payload: &(dyn Any + Send)) {
     assert_eq!(payload.downcast_ref(), Some(&MESSAGE));
 }
 
@@ -229,130 +223,6 @@ fn panics_of_host_functions_with_a_nested_call<K: Kind>(code: Code) -> Result<()
         drop(call);
         let left = if waits == 0 { vec!["left host function"] } else { vec!["left wait", "left host function"] };
         assert_eq!(log.take(), left);
-        assert_usable(&mut stack, &mut store)?;
-    }
-    Ok(())
-}
-
-/// Panics when it is dropped, unless something else does.
-struct PanicsOnDrop;
-
-impl Drop for PanicsOnDrop {
-    fn drop(&mut self) {
-        if !thread::panicking() {
-            resume_unwind(Box::new(MESSAGE));
-        }
-    }
-}
-
-/// A host function that waits for ever, and panics when it is cancelled.
-fn panics_on_drop(store: &mut Store<Host>) -> Func {
-    Func::wrap_suspending_send(store, |caller: Caller<'_, Host>, n: i32| {
-        let local = caller.data().log.on_drop("left wait");
-        async move {
-            let _local = local;
-            if n == NEVER {
-                let _panics = PanicsOnDrop;
-                std::future::pending::<()>().await;
-            }
-            n
-        }
-    })
-}
-
-/// The panic comes out of where the nested call is dropped.
-fn destructors_that_panic_with_a_nested_call<K: Kind>(code: Code) -> Result<()> {
-    let mut stack = stack::<K>();
-    let mut store = store(code);
-    let log = store.data().log.clone();
-    let panics = panics_on_drop(&mut store);
-    let back = Func::wrap_suspending_boxed(&mut store, move |mut caller: Caller<'_, Host>, (catches,): (i32,)| {
-        Box::new(async move {
-            let log = caller.data().log.clone();
-            let _local = log.on_drop("left host function");
-            let panics = panics.get_async(&caller).typed::<i32, i32>()?;
-            for _ in 0..3 {
-                let mut call = panics.call_within(&mut caller, NEVER);
-                assert!(futures::poll!(&mut call).is_pending());
-                pending(1).await;
-                assert!(futures::poll!(&mut call).is_pending());
-                pending(1).await;
-                if catches == 0 {
-                    drop(call);
-                    log.add("never reached");
-                } else {
-                    assert_message(&*catch_unwind(AssertUnwindSafe(|| drop(call))).unwrap_err());
-                    log.add("caught");
-                }
-                pending(1).await;
-            }
-            call_back(&mut caller, "inner", 1).await
-        })
-    });
-    let run = program_of(&mut store, back)?;
-    assert_eq!(end(&mut run.call(&mut stack, &mut store, 1)).1?, 11 + RUN);
-    let caught = ["left wait", "caught"].repeat(3);
-    assert_eq!(log.take(), [&caught[..], &["left wait", "left host function", "left wait"]].concat());
-    assert_message(&*catch_unwind(AssertUnwindSafe(|| end(&mut run.call(&mut stack, &mut store, 0)))).unwrap_err());
-    assert_eq!(log.take(), ["left wait", "left host function"]);
-    assert_usable(&mut stack, &mut store)
-}
-
-/// The panic comes out of where the whole call is dropped, and all levels are left.
-fn destructors_that_panic_with_all_calls<K: Kind>(code: Code) -> Result<()> {
-    let mut stack = stack::<K>();
-    let mut store = store(code);
-    let log = store.data().log.clone();
-    let panics = panics_on_drop(&mut store);
-    let back = Func::wrap_suspending_boxed(&mut store, move |mut caller: Caller<'_, Host>, (n,): (i32,)| {
-        Box::new(async move {
-            let _local = Left(caller.data().log.clone(), format!("{n}"));
-            let _panics = (n == 2).then(|| PanicsOnDrop);
-            if n > 0 {
-                return call_back(&mut caller, "again", n - 1).await;
-            }
-            let panics = panics.get_async(&caller).typed::<i32, i32>()?;
-            panics.call_within(&mut caller, NEVER).await
-        })
-    });
-    let run = program_of(&mut store, back)?;
-    for depth in [0, 1, 4] {
-        let mut call = run.call(&mut stack, &mut store, depth);
-        for _ in 0..2 {
-            assert!(poll_once(&mut call).is_pending());
-        }
-        eprintln!("depth {depth}");
-        assert_message(&*catch_unwind(AssertUnwindSafe(|| cancel(call))).unwrap_err());
-        eprintln!("caught");
-        let left = (0..=depth).map(|n| format!("left {n}"));
-        assert_eq!(log.take(), ["left wait".to_owned()].into_iter().chain(left).collect::<Vec<_>>());
-        assert_usable(&mut stack, &mut store)?;
-    }
-    Ok(())
-}
-
-/// Of two panics at once, the first goes on.
-fn destructors_that_panic_while_the_host_function_does<K: Kind>(code: Code) -> Result<()> {
-    let mut stack = stack::<K>();
-    let mut store = store(code);
-    let log = store.data().log.clone();
-    let panics = panics_on_drop(&mut store);
-    let back = Func::wrap_suspending_boxed(&mut store, move |mut caller: Caller<'_, Host>, (_,): (i32,)| {
-        Box::new(async move {
-            let _local = caller.data().log.on_drop("left host function");
-            let panics = panics.get_async(&caller).typed::<i32, i32>()?;
-            let also_panics = async {
-                pending(3).await;
-                resume_unwind(Box::new("of the host function"))
-            };
-            join(panics.call_within(&mut caller, NEVER), also_panics).await.0
-        })
-    });
-    let run = program_of(&mut store, back)?;
-    for _ in 0..2 {
-        let payload = catch_unwind(AssertUnwindSafe(|| end(&mut run.call(&mut stack, &mut store, 0)))).unwrap_err();
-        assert_eq!(payload.downcast_ref(), Some(&"of the host function"));
-        assert_eq!(log.take(), ["left wait", "left host function"]);
         assert_usable(&mut stack, &mut store)?;
     }
     Ok(())
