@@ -3,6 +3,7 @@
 mod reduce;
 mod worker;
 
+use crate::cases::course::nests;
 use crate::cases::random::mix;
 use crate::cases::run::{Bench, Counts, Group, StackKind};
 use crate::cases::transcript::quiet_host_panics;
@@ -35,8 +36,12 @@ const KINDS: [&str; 15] = [
     "Interrupt",
     "OutOfFuel",
 ];
-/// What can be in the way of a stack that suspends known frames only. The same, where wasmtime's list can be read.
+/// What can be in the way of a stack that suspends known frames only. The same, where wasmtime's list can
+/// be read.
 const REFUSALS: [Between; 4] = [Between::Closure, Between::HostCode, Between::Poll, Between::NestedCall];
+/// What must have been done, besides, where that is so.
+const DEEDS: [&str; 4] =
+    ["nested-futures", "nested-futures-dropped", "nested-futures-with-others", "nested-futures-within-calls"];
 /// How often, at least.
 const EACH: u64 = 21;
 
@@ -127,13 +132,16 @@ fn summary(counts: &Counts, full: bool) -> ExitCode {
     let stacks = StackKind::ALL.iter().map(|stack| format!("{}:{}", stack.name(), runs(*stack)));
     let stacks = stacks.collect::<Vec<_>>().join(",");
     let (cases, steps) = (counts.get("cases"), counts.get("steps"));
-    println!("cases={cases} steps={steps} {} stacks={stacks} mismatches=0", list("ended/"));
-    let refusals: &[_] = if runs(StackKind::Send) > 0 { &REFUSALS } else { &[] };
+    let futures = DEEDS[..2].iter().map(|deed| format!("{deed}={}", counts.get(deed))).collect::<Vec<_>>().join(" ");
+    println!("cases={cases} steps={steps} {} {futures} stacks={stacks} mismatches=0", list("ended/"));
+    let (refusals, deeds): (&[_], &[_]) = if nests() { (&REFUSALS, &DEEDS) } else { (&[], &[]) };
     let kinds = KINDS.iter().map(|kind| format!("ended/{kind}"));
-    let kinds = kinds.chain(refusals.iter().map(|between| format!("refused/{between:?}")));
+    let kinds = kinds
+        .chain(deeds.iter().map(|deed| (*deed).to_owned()))
+        .chain(refusals.iter().map(|between| format!("refused/{between:?}")));
     let rare: Vec<_> = kinds.filter(|kind| counts.get(kind) < EACH).collect();
     if full && !rare.is_empty() {
-        println!("fewer than {EACH} ended this way: {rare:?}");
+        println!("fewer than {EACH} of these were seen: {rare:?}");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS

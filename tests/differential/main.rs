@@ -9,6 +9,10 @@
 //! stacks which suspend known frames only refuse: there, those must come to the same until they first do so, and go on to
 //! the last step.
 //!
+//! Host functions call their guest synchronously, and by futures of their own: alone, joined to other futures, dropped in the
+//! middle, and within such calls. On a `ThreadStack`, where such a call runs in place, a step with something beside the call
+//! may be pending more often or less; and where something is dropped in its middle, only what was before must be the same.
+//!
 //! A case that fails is made plainer as long as it fails, then printed, with a line that runs it again.
 //!
 //! | variable | meaning |

@@ -42,6 +42,7 @@ twins! {
     store_used_in_call: "cases/twins/store_used_in_call.rs",
     store_leaves_closure: "cases/twins/store_leaves_closure.rs",
     caller_outlives_call: "cases/twins/caller_outlives_call.rs",
+    nested_call_outlives_host_function: "cases/twins/nested_call_outlives_host_function.rs",
     call_on_with_caller: "cases/twins/call_on_with_caller.rs",
     typed_call_with_caller: "cases/twins/typed_call_with_caller.rs",
     instantiate_with_caller: "cases/twins/instantiate_with_caller.rs",

@@ -36,7 +36,12 @@ impl Kind {
     /// Those that there are here.
     pub(crate) fn all() -> &'static [Self] {
         static ALL: LazyLock<Vec<Kind>> = LazyLock::new(|| {
-            Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Send || sees_activations()).collect()
+            let is_there = |kind: &Kind| match kind {
+                Kind::Fiber => FiberStack::new(FIBER_SIZE).is_ok(),
+                Kind::Send => sees_activations(),
+                _ => true,
+            };
+            Kind::ALL.iter().copied().filter(is_there).collect()
         });
         &ALL
     }
@@ -50,14 +55,20 @@ impl Kind {
         matches!(self, Self::Fiber | Self::Send)
     }
 
+    /// Whether a call that a host function makes by a future runs within one poll of that, so that nothing else that the host
+    /// function waits for is looked at meanwhile.
+    pub(crate) fn calls_in_place(self) -> bool {
+        !self.is_fiber()
+    }
+
     /// Whether its calls stay on one thread.
     pub(crate) fn stays(self) -> bool {
         matches!(self, Self::Fiber | Self::Unchecked)
     }
 }
 
-/// Whether stacks see that a host function has called the guest again. They do not under the address sanitizer, which
-/// moves variables off the stack.
+/// Whether stacks see that a host function has called the guest again, and let it do so by a future. Not where wasmtime's list
+/// of activations cannot be read.
 pub(crate) fn sees_activations() -> bool {
     static SEES: LazyLock<bool> =
         LazyLock::new(|| !matches!(SendFiberStack::new(FIBER_SIZE), Err(Error::NoThreadList)));
@@ -112,6 +123,8 @@ pub(crate) enum Ending {
     Panicked(Token),
     Dropped,
     Forgotten,
+    /// A call within it was forgotten.
+    Lost,
     /// Something was to wait where the stack does not suspend.
     Refused(Between),
     /// The future that was pending was not registered as `Send`.
@@ -132,7 +145,7 @@ impl Ending {
 }
 
 /// An order to a call, carried out when it is polled next.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stop {
     Drop,
     Forget,
@@ -217,6 +230,7 @@ async fn call<S: Stack + Carries<World>>(
             (_, Some(token), _) => Ending::Failed(*token),
             (.., Some(Error::ForeignFrames { between, .. })) => Ending::Refused(*between),
             (.., Some(Error::NotSend)) => Ending::NotSend,
+            (.., Some(Error::Lost)) => Ending::Lost,
             _ => Ending::Wrong(format!("{error:?}")),
         },
         Err(ending) => ending,

@@ -1,14 +1,18 @@
 //! The host functions, which do what the scripts of their calls say.
 
+use crate::calls::Stop;
 use crate::machine::perform_inside;
 use crate::script::{Action, GO, Token};
-use crate::shared::{Guard, Shared, World, gate};
-use std::future;
+use crate::shared::{Guard, Shared, Which, World, gate};
+use futures::future::{Either, select};
+use std::future::{self, Future};
+use std::mem;
 use std::panic::panic_any;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use wasmtime::{Caller, Linker, Result};
-use wasmtime_async::{Error, LinkerExt, suspend_until, yield_now};
+use wasmtime_async::{AsyncFunc, Error, LinkerExt, suspend_until, yield_now};
 
 /// What the call is doing, as its host functions see it.
 fn enter(caller: &Caller<'_, World>, token: i32, step: i32) -> (Arc<Shared>, usize, Action) {
@@ -53,7 +57,7 @@ async fn step_async(caller: Caller<'_, World>, token: i32, step: i32) -> Result<
     match action {
         Action::Wait => {
             let _above = Guard::new(&shared);
-            gate(&shared, step).await;
+            gate(&shared, step, Which::Step).await;
         }
         // From within the poll.
         Action::Yield if !shared.kind().refuses() => yield_now()?,
@@ -68,7 +72,7 @@ fn step_blocking(caller: &Caller<'_, World>, token: i32, step: i32) -> Result<i3
     let (shared, step, action) = enter(caller, token, step);
     let _below = Guard::new(&shared);
     let waited = match action {
-        Action::Wait => suspend_until(gate(&shared, step)),
+        Action::Wait => suspend_until(gate(&shared, step, Which::Step)),
         Action::Yield => yield_now(),
         _ => Ok(()),
     };
@@ -88,6 +92,33 @@ fn step_blocking(caller: &Caller<'_, World>, token: i32, step: i32) -> Result<i3
     act(&shared, action)
 }
 
+/// Calls the guest by a future, and waits for it, or for a gate of its own.
+async fn step_within(mut caller: Caller<'_, World>, token: i32, step: i32, level: i32) -> Result<i32> {
+    let shared = Arc::clone(caller.data().0.as_ref().expect("a call was started"));
+    let inside = caller.get_export("inside").and_then(wasmtime::Extern::into_func).expect("is exported");
+    let inside = AsyncFunc::from(inside.typed::<(i32, i32, i32), i32>(&caller)?);
+    let number = usize::try_from(step).expect("steps are counted from 0");
+    let race = shared.steps()[number].shape.within().expect("was called for it").race;
+    let forgets = race.is_some_and(|race| race.stop == Stop::Forget);
+    let _below = if forgets { Guard::loose(&shared) } else { Guard::new(&shared) };
+    let nested = Box::pin(inside.call_within(&mut caller, (token, step, level + 1)));
+    let Some(race) = race.filter(|race| i32::try_from(race.level) == Ok(level)) else {
+        let _above = if forgets { Guard::loose(&shared) } else { Guard::new(&shared) };
+        return nested.await;
+    };
+    match select(pin!(gate(&shared, number, Which::Race)), nested).await {
+        Either::Left(((), nested)) => match race.stop {
+            Stop::Drop => drop(nested),
+            Stop::Forget => mem::forget(nested),
+        },
+        Either::Right((result, _)) => return result,
+    }
+    if let Some(decisions) = race.decisions {
+        perform_inside(decisions);
+    }
+    Ok(GO)
+}
+
 fn call_inner(caller: &mut Caller<'_, World>, token: i32, step: i32) -> Result<i32> {
     let shared = Arc::clone(caller.data().0.as_ref().expect("a call was started"));
     let _below = Guard::new(&shared);
@@ -99,12 +130,24 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> Result<Linker<World>> {
     let mut linker = Linker::new(engine);
     linker.func_wrap("host", "shape", |caller: Caller<'_, World>, _token: i32, step: i32| {
         let shared = caller.data().0.as_ref().expect("a call was started");
-        shared.steps()[usize::try_from(step).expect("steps are counted from 0")].shape as i32
+        shared.steps()[usize::try_from(step).expect("steps are counted from 0")].shape.number()
+    })?;
+    linker.func_wrap("host", "levels", |caller: Caller<'_, World>, _token: i32, step: i32| {
+        let shared = caller.data().0.as_ref().expect("a call was started");
+        let within = shared.steps()[usize::try_from(step).expect("steps are counted from 0")].shape.within();
+        i32::try_from(within.expect("asked for no other").levels).expect("there are few")
     })?;
     linker.func_wrap_suspending("host", "async", step_async)?;
     linker.func_wrap_suspending_boxed("host", "send", |caller: Caller<'_, World>, (token, step): (i32, i32)| {
         Box::new(step_async(caller, token, step))
     })?;
+    linker.func_wrap_suspending_boxed(
+        "host",
+        "within",
+        |caller: Caller<'_, World>, (token, step, level): (i32, i32, i32)| {
+            Box::new(step_within(caller, token, step, level))
+        },
+    )?;
     linker.func_wrap("host", "blocking", |caller: Caller<'_, World>, token: i32, step: i32| {
         step_blocking(&caller, token, step)
     })?;

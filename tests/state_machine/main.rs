@@ -1,7 +1,8 @@
 //! Random sequences of operations on a set of stacks, stores and calls, compared with a simple model after each: calls
 //! are started, polled here and there and from within each other's host functions, dropped, forgotten; idle stacks,
-//! stores and the calls that are `Send` change threads, those on a `SendFiberStack` for each poll; everything is used again
-//! after every ending, but for the store of a call that was forgotten while it was suspended.
+//! stores and the calls that are `Send` change threads, those on a `SendFiberStack` for each poll; host functions call their
+//! guest by futures, to a few levels, and drop or forget those in the middle; everything is used again after every ending,
+//! but for the store of a call that was forgotten while it was suspended, or that has forgotten one within.
 //!
 //! What must hold: a poll brings a call as far as its script says and no further, or to where its stack must not be
 //! suspended; what lies on a stack is dropped once,
@@ -18,12 +19,14 @@ mod calls;
 mod common;
 mod host;
 mod lanes;
+mod lost;
 mod machine;
 mod model;
 #[path = "../differential/cases/random.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod random;
 mod script;
+mod sequences;
 mod shared;
 mod usage;
 
@@ -35,5 +38,5 @@ use std::hash::{BuildHasher, RandomState};
 fn operations_in_any_order() {
     let seed = number("STATE_MACHINE_SEED").unwrap_or_else(|| RandomState::new().hash_one(()));
     println!("STATE_MACHINE_SEED={seed}");
-    machine::run(seed, number("STATE_MACHINE_RUNS").unwrap_or(100));
+    sequences::run(seed, number("STATE_MACHINE_RUNS").unwrap_or(100));
 }

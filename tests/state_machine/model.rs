@@ -1,8 +1,9 @@
 //! What must be true of stacks, stores and calls, and what has been seen.
 
-use crate::calls::{Ending, Idle, Kind, Order, sees_activations};
-use crate::script::{Action, Shape, TRAPS, Token};
-use crate::shared::{Count, Shared, World};
+use crate::calls::{Ending, Idle, Kind, Order, Stop};
+use crate::random::Random;
+use crate::script::{Action, Race, Shape, TRAPS, Token};
+use crate::shared::{Count, Shared, Which, World};
 use crate::usage::fiber_mappings;
 use std::collections::BTreeMap;
 use std::env;
@@ -23,6 +24,12 @@ pub(crate) struct Call {
     /// The step that it is at.
     pub(crate) step: usize,
     pub(crate) progress: Progress,
+    /// The gates of the step that were opened.
+    opened: Vec<Which>,
+    /// The waker that it was polled with when the step began.
+    first_waker: usize,
+    /// What became of calls within it that were given up.
+    pub(crate) given_up: Vec<Stop>,
     /// Those that it was polled with, the last one last, and how often each must have been woken.
     pub(crate) wakers: Vec<(Arc<Count>, usize)>,
 }
@@ -73,6 +80,22 @@ pub(crate) fn note(text: String) {
 }
 
 impl Call {
+    pub(crate) fn new(shared: Arc<Shared>, run: Func, order: Order, memory: bool) -> Self {
+        Self {
+            shared,
+            run,
+            order,
+            memory,
+            polled_on: None,
+            step: 0,
+            progress: Progress::NotBegun,
+            opened: Vec::new(),
+            first_waker: 0,
+            given_up: Vec::new(),
+            wakers: Vec::new(),
+        }
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         self.shared.kind()
     }
@@ -83,10 +106,10 @@ impl Call {
             return None;
         }
         match shape {
-            Shape::Send => None,
+            Shape::Send | Shape::Within(_) => None,
             Shape::Async => (self.kind() == Kind::Send).then_some(Ending::NotSend),
             Shape::Blocking => Some(Ending::Refused(Between::HostCode)),
-            Shape::Nested => sees_activations().then_some(Ending::Refused(Between::NestedCall)),
+            Shape::Nested => Some(Ending::Refused(Between::NestedCall)),
             Shape::NestedInPoll => Some(Ending::Refused(Between::Poll)),
         }
     }
@@ -109,8 +132,18 @@ impl Call {
                     return Some(Ending::Trapped(TRAPS[usize::try_from(number).expect("is an index")]));
                 }
                 Action::Wait if self.progress != Progress::MayGoOn => {
+                    if self.progress == Progress::NotBegun {
+                        self.first_waker = self.wakers.len() - 1;
+                    }
                     self.progress = Progress::Waits;
                     return None;
+                }
+                Action::Wait if let Some(race) = self.won_race() => {
+                    self.given_up.push(race.stop);
+                    match race.stop {
+                        Stop::Drop => self.end_step(),
+                        Stop::Forget => return Some(Ending::Lost),
+                    }
                 }
                 Action::Yield if self.progress == Progress::NotBegun => {
                     // Yielding wakes the task at once.
@@ -119,11 +152,53 @@ impl Call {
                     return None;
                 }
                 Action::Go | Action::Inside { .. } | Action::Wait | Action::Yield => {
-                    self.step += 1;
-                    self.progress = Progress::NotBegun;
+                    self.end_step();
                 }
             }
         }
+    }
+
+    fn end_step(&mut self) {
+        self.step += 1;
+        self.progress = Progress::NotBegun;
+        self.opened.clear();
+    }
+
+    fn race(&self) -> Option<Race> {
+        self.shared.steps().get(self.step)?.shape.within()?.race
+    }
+
+    /// The race of this step, if its gate was opened and is looked at first. A call in place must have ended before.
+    fn won_race(&self) -> Option<Race> {
+        self.race().filter(|_| self.opened.contains(&Which::Race) && !self.kind().calls_in_place())
+    }
+
+    /// Opens one of the gates that the call waits at, if there is any.
+    pub(crate) fn open(&mut self, random: &mut Random) -> Option<Which> {
+        if self.progress == Progress::NotBegun || self.shared.steps()[self.step].action != Action::Wait {
+            return None;
+        }
+        let mut closed = vec![Which::Step];
+        closed.extend(self.race().map(|_| Which::Race));
+        closed.retain(|which| !self.opened.contains(which));
+        let which = *closed.get(random.below(closed.len().max(1)))?;
+        self.opened.push(which);
+        let in_place = self.kind().calls_in_place();
+        if which == Which::Step || !in_place {
+            self.progress = Progress::MayGoOn;
+        }
+        // What is beside a call in place is polled no more, and has the waker of its first poll.
+        let waker = if which == Which::Race && in_place { self.first_waker } else { self.wakers.len() - 1 };
+        self.wakers[waker].1 += 1;
+        Some(which)
+    }
+
+    /// How many values are left for ever when the call within the race of this step is forgotten.
+    pub(crate) fn lost_guards(&self) -> usize {
+        let within = self.shared.steps()[self.step].shape.within().expect("it has a race");
+        let race = within.race.expect("is lost by it");
+        // Two of each host function that was called, but for that one.
+        2 * (within.levels - race.level)
     }
 
     /// How many steps it has begun.

@@ -1,6 +1,6 @@
 //! References to what is garbage collected, on all levels of nested calls.
 
-use super::{Nests, end};
+use super::{Nests, end, fibers};
 use crate::common::futures::{cancel, pending, poll_once};
 use crate::support::guest::{assert_usable, export_of, runner, stack, with};
 use crate::support::{Code, Host, Kind, matrix};
@@ -12,7 +12,7 @@ use wasmtime_async::{FuncExt, Store};
 
 matrix!(references_on_all_levels, dropped_with_references_on_all_levels, structs_on_all_levels);
 
-super::fibers!(dropped_beside_references_of_the_host_function);
+fibers!(dropped_beside_references_of_the_host_function);
 
 /// Keeps references in local variables while its host functions suspend the stack, collect garbage, and call it again.
 const KEEPS: &str = r#"(module

@@ -1,4 +1,4 @@
-//! Nested calls among other futures: timeouts, `join!`, `select!`, sets that poll only who was woken.
+//! Nested calls beside other futures: timeouts, and what they wait for themselves.
 
 use super::{GUEST, NEVER, RUN, call_back, end, fibers, func, in_place, program, wait};
 use crate::common::futures::{CountingWaker, pending, poll_once};
@@ -16,7 +16,7 @@ use wasmtime_async::{AsyncFunc, FuncExt, Store};
 
 matrix!(the_last_waker_is_woken);
 
-fibers!(timeouts, timeouts_of_guests_that_spin, joined_with_what_it_waits_for,);
+fibers!(timeouts, timeouts_of_guests_that_spin, joined_with_what_it_waits_for);
 
 in_place!(timeouts_come_late, others_have_their_turn_afterwards, guests_wait_in_vain_for_others);
 

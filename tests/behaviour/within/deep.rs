@@ -195,8 +195,8 @@ fn without_end<K: Nests>(code: Code) -> Result<()> {
 }
 
 /// Polls with that much in use on the stack.
-#[expect(clippy::large_stack_arrays, reason = "the stack is what it is for")]
 #[inline(never)]
+#[expect(clippy::large_stack_arrays, reason = "is to use up the stack")]
 fn poll_with_much<F: Future + Unpin>(future: &mut F, cx: &mut Context<'_>) -> Poll<F::Output> {
     let mut much = [0_u8; 32 << 10];
     black_box(&mut much);

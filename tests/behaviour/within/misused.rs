@@ -4,24 +4,26 @@
 
 use super::{NEVER, Nests, RUN, assert_is, call_back, end, fibers, func, in_place, program, program_of};
 use crate::common::futures::{finish, pending};
-use crate::support::guest::{assert_refused, assert_usable, export, export_of, guest, stack, store};
+use crate::support::guest::{ONCE, assert_refused, assert_usable, export_of, runner, stack, store};
 use crate::support::{Code, Host, Kind, matrix};
 use futures::executor::block_on;
 use futures::future::{Either, select};
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::ptr;
 use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use wasmtime::{Caller, Func, Result, Val};
 use wasmtime_async::{Between, Error, FuncExt, suspend_until};
 
-matrix!(outside_of_calls, on_another_thread, in_synchronous_host_functions, blocked_on_in_the_poll, with_another_store,);
+matrix!(outside_of_calls, on_another_thread, in_synchronous_host_functions, blocked_on_in_the_poll, with_another_store);
 
 fibers!(
     with_another_store_beside_one_that_was_dropped,
     within_a_synchronous_call_beside_one_that_was_dropped,
     polled_within_another_stores_call,
+    dropped_within_another_stores_call,
 );
 
 in_place!(where_anything_is_suspended);
@@ -212,50 +214,51 @@ fn within_a_synchronous_call_beside_one_that_was_dropped<K: Kind>(code: Code) ->
     assert_usable(&mut stack, &mut store)
 }
 
+/// A closure and what it borrows, without their names.
+struct Erased {
+    closure: *mut (),
+    call: fn(*mut ()),
+}
+
+// SAFETY: whose closure it is waits for the call.
+unsafe impl Send for Erased {}
+
+/// Calls a closure in a host function of another store's guest, which is called synchronously. What is passed there must have no
+/// lifetime otherwise.
+fn in_another_stores_call<F: FnMut()>(code: Code, closure: &mut F) -> Result<()> {
+    let mut other = store(code);
+    let call = |closure: *mut ()| {
+        // SAFETY: borrowed until the guest below has returned.
+        let closure = unsafe { &mut *closure.cast::<F>() };
+        closure();
+    };
+    let erased = Mutex::new(Erased { closure: ptr::from_mut(closure).cast(), call });
+    let calls_it = Func::wrap(&mut other, move || {
+        let erased = erased.lock().expect("nothing panics with the lock held");
+        (erased.call)(erased.closure);
+    });
+    runner(&mut other, ONCE, [calls_it])?.call(&mut other, &[], &mut [])
+}
+
 /// What polls it is the host function's future, but by way of a synchronous call into another store, of which nothing must be
 /// left on wasmtime's list of activations, nor under it.
 fn polled_within_another_stores_call<K: Kind>(code: Code) -> Result<()> {
-    /// What a type's future is polled by, and how, when its name is gone.
-    struct Erased {
-        future: *mut (),
-        poll: fn(*mut ()) -> Option<Result<i32>>,
-    }
-    // SAFETY: the host function whose future it is waits for the call that polls it.
-    unsafe impl Send for Erased {}
-
-    fn erase<F: Future<Output = Result<i32>> + Unpin>(future: &mut F) -> Erased {
-        let poll = |future: *mut ()| {
-            // SAFETY: the future is there, and nobody else uses it: see below.
-            match poll(unsafe { &mut *future.cast::<F>() }) {
-                Poll::Ready(result) => Some(result),
-                Poll::Pending => None,
-            }
-        };
-        Erased { future: std::ptr::from_mut(future).cast(), poll }
-    }
-
     let mut stack = stack::<K>();
     let mut store = store(code);
     let run = program(&mut store, move |mut caller, (n,)| {
         Box::new(async move {
-            let mut other = self::store(code);
             let inner = func(&mut caller, "inner");
             let mut call = inner.call_within(&mut caller, n);
             for polls in 0..4 {
-                let erased = Mutex::new(erase(&mut call));
-                let polls_it = Func::wrap(&mut other, move || {
-                    let erased = erased.lock().expect("nothing panics with the lock held");
-                    let result = (erased.poll)(erased.future).expect("is not pending");
+                in_another_stores_call(code, &mut || {
+                    let Poll::Ready(result) = poll(&mut call) else { panic!("cannot be") };
                     if polls < 2 {
                         // It has not begun: there is what would be left suspended.
                         assert_refused(result, Between::NestedCall);
                     } else {
                         assert_is(result, |error| matches!(error, Error::NotWithin));
                     }
-                });
-                let instance = guest(&mut other, crate::support::guest::ONCE, [polls_it])?;
-                // The future stays where it is, and unused, while this runs.
-                export(&mut other, &instance, "run").call(&mut other, &[], &mut [])?;
+                })?;
                 assert!(futures::poll!(&mut call).is_pending());
                 pending(1).await;
             }
@@ -266,6 +269,30 @@ fn polled_within_another_stores_call<K: Kind>(code: Code) -> Result<()> {
         assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
     }
     assert_usable(&mut stack, &mut store)
+}
+
+/// Its guest cannot be unwound there, so that it is as good as forgotten.
+fn dropped_within_another_stores_call<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let log = store.data().log.clone();
+    let run = program(&mut store, move |mut caller, (n,)| {
+        Box::new(async move {
+            let _local = caller.data().log.on_drop("left host function");
+            let inner = func(&mut caller, "inner");
+            let mut call = Some(inner.call_within(&mut caller, n));
+            for _ in 0..3 {
+                assert!(futures::poll!(call.as_mut().expect("is there")).is_pending());
+                pending(1).await;
+            }
+            in_another_stores_call(code, &mut || drop(call.take()))?;
+            pending(1).await;
+            Ok(0)
+        })
+    })?;
+    assert_is(end(&mut run.call(&mut stack, &mut store, NEVER)).1, |error| matches!(error, Error::Lost));
+    assert_eq!(log.take(), ["left host function"]);
+    assert_usable(&mut stack, &mut self::store(code))
 }
 
 /// In place, a nested call is one like wasmtime's own, wherever it is made.

@@ -239,10 +239,10 @@ fn async_closures<K: Nests>(code: Code) -> Result<()> {
     let mut linker = Linker::new(store.engine());
     linker.func_wrap_suspending("", "wrap", back)?;
     linker.func_new_suspending("", "new", ty.clone(), back_untyped)?;
-    let mut by_name = |name| linker.get(&mut store, "", name)?.into_func().ok_or(format_err!("was defined as one"));
+    let mut defined = |name| linker.get(&mut store, "", name)?.into_func().ok_or(format_err!("is a function"));
     let backs = [
-        by_name("wrap")?,
-        by_name("new")?,
+        defined("wrap")?,
+        defined("new")?,
         Func::wrap_suspending(&mut store, back),
         Func::new_suspending(&mut store, ty, back_untyped),
     ];

@@ -21,8 +21,9 @@ pub(crate) const MUCH_FUEL: u64 = 2_000_000;
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Case {
-    /// Whether nothing waits but async host functions that the guest of the call itself has called, so that every kind of
-    /// stack can suspend it: there is no other code that waits, and a guest that was called back finds nothing to wait for.
+    /// Whether nothing waits but async host functions that the guest of the call itself has called, or one that a host
+    /// function has called by a future, so that every kind of stack can suspend it: there is no other code that waits, and a
+    /// guest that was called back synchronously finds nothing to wait for.
     pub(crate) known_only: bool,
     /// What each host function does.
     pub(crate) imports: Vec<Import>,
@@ -65,8 +66,10 @@ pub(crate) enum Action {
     Fail(u32),
     /// Panics.
     Panic(u32),
-    /// Calls an export of the guest.
+    /// Calls an export of the guest, synchronously where that is this crate's way.
     CallBack { export: usize, swallow: bool },
+    /// Calls an export of the guest by a future of its own.
+    CallWithin(Within),
     /// Calls a guest of another store, which is pending so many times.
     CallElsewhere { pauses: u32 },
     /// Grows the guest's memory by a page.
@@ -79,6 +82,47 @@ pub(crate) enum Action {
     CollectGarbage,
     /// Leaves the guest little fuel.
     BurnFuel(u64),
+}
+
+/// A call of the guest by its host function, as a future.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Within {
+    pub(crate) export: usize,
+    pub(crate) swallow: bool,
+    /// Whether by types known to Rust, where the signature is among the few that are.
+    pub(crate) typed: bool,
+    pub(crate) beside: Beside,
+}
+
+/// What goes on at the same time as such a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Beside {
+    Nothing,
+    /// A future that is pending so many times, joined to the call.
+    Pause {
+        times: u32,
+        wake: Wake,
+        join: Join,
+    },
+    /// A call of a guest of another store, joined to the call.
+    Elsewhere {
+        pauses: u32,
+    },
+    /// A future that is pending so many times: then the call is dropped, if it has not ended.
+    Until {
+        times: u32,
+        wake: Wake,
+    },
+}
+
+/// How two futures are joined.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Join {
+    /// By something that polls both whenever it is polled, the call first.
+    CallFirst,
+    CallLast,
+    /// By something that polls those that were woken.
+    ByWakers,
 }
 
 /// How a future that is pending wakes its task.
@@ -147,11 +191,9 @@ fn import(choices: &mut Choices<'_>, known_only: bool, lazy: bool) -> Import {
 
 fn action(choices: &mut Choices<'_>) -> Action {
     let small = |choices: &mut Choices<'_>, end| u32::try_from(choices.below(end)).expect("is small");
-    match choices.below(32) {
-        0..11 => {
-            let wake = choices.pick(&[Wake::AtOnce, Wake::Later, Wake::Later, Wake::Elsewhere]);
-            Action::Pause { times: small(choices, 4), wake }
-        }
+    match choices.below(40) {
+        0..11 => Action::Pause { times: small(choices, 4), wake: wake(choices) },
+        32.. => Action::CallWithin(within(choices)),
         11..18 => Action::CallBack { export: choices.below(8), swallow: choices.below(2) == 1 },
         18..20 => Action::CallElsewhere { pauses: small(choices, 3) },
         20..22 => Action::GrowMemory,
@@ -162,6 +204,25 @@ fn action(choices: &mut Choices<'_>) -> Action {
         30 => Action::Fail(small(choices, 100)),
         _ => Action::Panic(small(choices, 100)),
     }
+}
+
+fn wake(choices: &mut Choices<'_>) -> Wake {
+    choices.pick(&[Wake::AtOnce, Wake::Later, Wake::Later, Wake::Elsewhere])
+}
+
+fn within(choices: &mut Choices<'_>) -> Within {
+    // Pending once at least, so that the call begins.
+    let times = |choices: &mut Choices<'_>| u32::try_from(choices.within(1..=4)).expect("is small");
+    let beside = match choices.below(8) {
+        0 | 1 => Beside::Nothing,
+        2 | 3 => {
+            let join = choices.pick(&[Join::CallFirst, Join::CallLast, Join::ByWakers]);
+            Beside::Pause { times: times(choices), wake: wake(choices), join }
+        }
+        4 => Beside::Elsewhere { pauses: times(choices) - 1 },
+        _ => Beside::Until { times: times(choices), wake: wake(choices) },
+    };
+    Within { export: choices.below(8), swallow: choices.below(2) == 1, typed: choices.below(2) == 1, beside }
 }
 
 fn step(choices: &mut Choices<'_>, known_only: bool) -> Step {
@@ -177,7 +238,10 @@ fn step(choices: &mut Choices<'_>, known_only: bool) -> Step {
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.known_only {
-            writeln!(f, "only async host functions wait, and none that a guest calls which was called back")?;
+            writeln!(
+                f,
+                "only async host functions wait, and none that a guest calls which was called back synchronously"
+            )?;
         }
         for (number, (import, signature)) in self.imports.iter().zip(IMPORTS).enumerate() {
             if import.script.iter().any(|call| !call.is_empty()) {

@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
-/// The wakers of futures that wait until the driver fires them.
+/// The wakers of futures that wait until the driver fires them: all of a task together, and before it is polled because of
+/// something else, so that each turn of a task brings each future that it waits for one step further, and how often it is
+/// pending does not depend on the order.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Timers(Arc<Mutex<Waiting>>);
 
@@ -22,8 +24,18 @@ pub(crate) struct Timers(Arc<Mutex<Waiting>>);
 struct Waiting {
     /// Counts the polls of tasks.
     turn: u64,
+    /// The task that is being polled, or was last.
+    task: usize,
     next: u64,
-    wakers: Vec<(u64, Waker, Wake)>,
+    wakers: Vec<Timer>,
+}
+
+#[derive(Debug)]
+struct Timer {
+    id: u64,
+    task: usize,
+    waker: Waker,
+    wake: Wake,
 }
 
 impl Timers {
@@ -31,18 +43,31 @@ impl Timers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fires one of them.
+    /// Fires those of any task.
     fn fire(&self, random: &mut Random) {
-        let mut waiting = self.lock();
-        let one = random.below(waiting.wakers.len());
-        let (_, waker, wake) = waiting.wakers.swap_remove(one);
-        drop(waiting);
-        match wake {
-            Wake::Elsewhere => thread::scope(|scope| {
-                scope.spawn(move || waker.wake());
-            }),
-            Wake::AtOnce | Wake::Later => waker.wake(),
+        let task = {
+            let waiting = self.lock();
+            waiting.wakers[random.below(waiting.wakers.len())].task
+        };
+        self.fire_all_of(task);
+    }
+
+    fn fire_all_of(&self, task: usize) {
+        let fired: Vec<_> = self.lock().wakers.extract_if(.., |timer| timer.task == task).collect();
+        for Timer { waker, wake, .. } in fired {
+            match wake {
+                Wake::Elsewhere => thread::scope(|scope| {
+                    scope.spawn(move || waker.wake());
+                }),
+                Wake::AtOnce | Wake::Later => waker.wake(),
+            }
         }
+    }
+
+    fn begin_turn(&self, task: usize) {
+        let mut waiting = self.lock();
+        waiting.turn += 1;
+        waiting.task = task;
     }
 
     fn is_empty(&self) -> bool {
@@ -89,8 +114,8 @@ impl Future for Pause {
                 return Poll::Pending;
             }
             Armed::Timer(timer) => {
-                if let Some((_, waker, _)) = waiting.wakers.iter_mut().find(|(id, ..)| *id == timer) {
-                    waker.clone_from(cx.waker());
+                if let Some(timer) = waiting.wakers.iter_mut().find(|Timer { id, .. }| *id == timer) {
+                    timer.waker.clone_from(cx.waker());
                     return Poll::Pending;
                 }
             }
@@ -108,7 +133,8 @@ impl Future for Pause {
         } else {
             let id = waiting.next;
             waiting.next += 1;
-            waiting.wakers.push((id, cx.waker().clone(), self.wake));
+            let timer = Timer { id, task: waiting.task, waker: cx.waker().clone(), wake: self.wake };
+            waiting.wakers.push(timer);
             self.armed = Armed::Timer(id);
         }
         Poll::Pending
@@ -120,7 +146,7 @@ impl Drop for Pause {
         if let Armed::Timer(timer) = self.armed {
             let removed = {
                 let mut waiting = self.timers.lock();
-                let position = waiting.wakers.iter().position(|(id, ..)| *id == timer);
+                let position = waiting.wakers.iter().position(|Timer { id, .. }| *id == timer);
                 position.map(|position| waiting.wakers.swap_remove(position))
             };
             drop(removed);
@@ -200,6 +226,7 @@ pub(crate) enum Driven<'a, T> {
 }
 
 struct Task<'a, T> {
+    number: usize,
     future: Driven<'a, T>,
     output: Option<T>,
     /// The last is the one whose waker counts.
@@ -213,7 +240,7 @@ impl<'a, T: Send> Task<'a, T> {
     }
 
     fn poll(&mut self, timers: &Timers, helpers: &Helpers<'a, T>, random: &mut Random) {
-        timers.lock().turn += 1;
+        timers.begin_turn(self.number);
         if self.flags.is_empty() || random.below(4) == 0 {
             self.flags.push(Arc::default());
         }
@@ -242,14 +269,15 @@ pub(crate) fn drive<'a, T: Send + 'a>(
     unasked: &Unasked,
     random: &mut Random,
 ) -> Result<Vec<T>, String> {
+    let tasks = futures.into_iter().enumerate();
     let mut tasks: Vec<_> =
-        futures.into_iter().map(|future| Task { future, output: None, flags: Vec::new() }).collect();
+        tasks.map(|(number, future)| Task { number, future, output: None, flags: Vec::new() }).collect();
     thread::scope(|scope| poll_all(&mut tasks, &Helpers::start(scope), timers, unasked, random));
     if let Some(stuck) = tasks.iter().position(|task| task.output.is_none()) {
         return Err(format!("task {stuck} was never woken"));
     }
     let mut outputs = Vec::new();
-    for (number, Task { future, output, flags }) in tasks.into_iter().enumerate() {
+    for Task { number, future, output, flags } in tasks {
         drop(future);
         if flags.iter().any(|flag| Arc::strong_count(flag) > 1) {
             return Err(format!("somebody still holds a waker of task {number}, which has ended"));
@@ -281,6 +309,7 @@ fn poll_all<'a, T: Send>(
             timers.fire(random);
         } else {
             let task = woken[random.below(woken.len())];
+            timers.fire_all_of(task);
             tasks[task].poll(timers, helpers, random);
         }
         let any = random.below(tasks.len());

@@ -1,213 +1,18 @@
 //! The host functions of a case: they do what its script says, the same way in every mode.
 
-use crate::cases::case::{Action, Case, MUCH_FUEL, Shape};
+use crate::cases::case::{Action, Beside, Case, Join, MUCH_FUEL, Shape, Wake, Within};
+use crate::cases::course::Run;
 use crate::cases::driver::Pause;
 use crate::cases::mode::Mode;
-use crate::cases::random::mix;
-use crate::cases::transcript::{Ending, Event, HostError, HostPanic, Log, Value};
-use crate::cases::world::{FAR, World};
-use std::panic;
-use std::sync::Arc;
-use wasmtime::{AsContextMut, Caller, ExternRef, Func, FuncType, Linker, Result, Trap, Val, ValType};
+use crate::cases::transcript::Event;
+use crate::cases::values::signature;
+use crate::cases::world::World;
+use futures::future::{self, Either, FutureExt, TryFutureExt};
+use futures::stream::{FuturesUnordered, StreamExt};
+use std::future::Future;
+use std::pin::pin;
+use wasmtime::{Caller, FuncType, Linker, Result, Trap, Val};
 use wasmtime_async::suspend_until;
-
-/// How deep host functions may call back into the guest.
-const MAX_DEPTH: usize = 3;
-
-/// What an endless recursion costs the step, so that there are few of them: each runs for longer than all the rest.
-const COST_OF_OVERFLOW: u64 = 1_000;
-
-/// Notes that a host function ended before its time, unless told otherwise.
-struct Unfinished {
-    log: Log,
-    import: usize,
-    finished: bool,
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if !self.finished {
-            self.log.add(Event::CutShort { import: self.import });
-        }
-    }
-}
-
-/// One run of a host function.
-struct Run {
-    /// Keeps the case alive.
-    case: Arc<Case>,
-    import: usize,
-    call: usize,
-    unfinished: Unfinished,
-    /// Where results and arguments come from.
-    number: u64,
-}
-
-impl Run {
-    fn begin<S: 'static>(caller: &mut Caller<'_, World<S>>, import: usize, params: &[Val]) -> Self {
-        let arguments: Vec<_> = params.iter().map(|param| Value::new(caller, param)).collect();
-        let world = caller.data_mut();
-        let number = arguments.iter().fold(world.calls[import] as u64, |sum, argument| {
-            mix(sum
-                ^ match *argument {
-                    Value::I32(n) => u64::from(n.cast_unsigned()),
-                    Value::I64(n) => n.cast_unsigned(),
-                    Value::F32(bits) => bits.into(),
-                    Value::F64(bits) => bits,
-                    _ => 0,
-                })
-        });
-        world.log.add(Event::Called { import, depth: world.depth, arguments });
-        let call = world.calls[import];
-        world.calls[import] += 1;
-        let unfinished = Unfinished { log: world.log.clone(), import, finished: false };
-        Self { case: Arc::clone(&world.case), import, call, unfinished, number }
-    }
-
-    fn actions(&self) -> impl Iterator<Item = Action> + use<> {
-        let script = &self.case.imports[self.import].script;
-        script[self.call % script.len()].clone().into_iter()
-    }
-
-    /// What needs no waiting.
-    fn act<S: 'static>(&mut self, caller: &mut Caller<'_, World<S>>, action: Action) -> Result<()> {
-        match action {
-            Action::Fail(code) => {
-                self.unfinished.finished = true;
-                return Err(HostError(code).into());
-            }
-            Action::Panic(code) => panic::panic_any(HostPanic(code)),
-            Action::GrowMemory => {
-                let memory = caller.get_export("memory").and_then(wasmtime::Extern::into_memory);
-                let grown = memory.and_then(|memory| memory.grow(&mut *caller, 1).ok());
-                self.unfinished.log.add(Event::Grew(grown));
-            }
-            Action::WriteMemory(address) => {
-                if let Some(memory) = caller.get_export("memory").and_then(wasmtime::Extern::into_memory) {
-                    // One that does not fit changes nothing.
-                    let _ = memory.write(&mut *caller, address.into(), &self.number.to_le_bytes());
-                }
-            }
-            Action::ReachDeadline if caller.data().may_reach_deadline() => {
-                caller.as_context_mut().set_epoch_deadline(0);
-            }
-            Action::ReachDeadline => {}
-            Action::BurnFuel(left) => {
-                let left = left.min(caller.get_fuel()?);
-                caller.set_fuel(left)?;
-            }
-            Action::CollectGarbage => caller.gc(None)?,
-            Action::Pause { .. } | Action::CallBack { .. } | Action::CallElsewhere { .. } => unreachable!("waits"),
-        }
-        Ok(())
-    }
-
-    /// How often something is pending that was to be so many times.
-    fn rounds<S>(&self, caller: &Caller<'_, World<S>>, times: u32) -> u32 {
-        let waits = !matches!(self.case.imports[self.import].shape, Shape::Sync);
-        if waits && caller.data().may_wait() { times } else { 0 }
-    }
-
-    /// A function of the guest, with arguments and room for results.
-    fn call_back<S: 'static>(
-        &self,
-        caller: &mut Caller<'_, World<S>>,
-        export: usize,
-        params: &[Val],
-    ) -> Option<(Func, Vec<Val>, Vec<Val>)> {
-        let world = caller.data_mut();
-        let func = match params {
-            [Val::FuncRef(Some(func))] => *func,
-            _ if world.exports.is_empty() => return None,
-            _ => world.exports[export % world.exports.len()],
-        };
-        if world.depth == MAX_DEPTH {
-            return None;
-        }
-        world.depth += 1;
-        if !world.may_reach_deadline() {
-            caller.as_context_mut().set_epoch_deadline(FAR);
-        }
-        let (arguments, results) = values(&mut *caller, func, self.number);
-        Some((func, arguments, results))
-    }
-
-    fn called_back<S: 'static>(
-        &mut self,
-        caller: &mut Caller<'_, World<S>>,
-        action: Action,
-        result: Result<()>,
-        results: &[Val],
-    ) -> Result<()> {
-        let Action::CallBack { export, swallow, .. } = action else { unreachable!("called only then") };
-        caller.data_mut().depth -= 1;
-        let ending = match &result {
-            Ok(()) => Ending::Returned(results.iter().map(|value| Value::new(caller, value)).collect()),
-            Err(error) => {
-                if let Some(wasmtime_async::Error::Cancelled) = error.downcast_ref() {
-                    // wasmtime's own async drops the future of a host function whose call is dropped.
-                    return result;
-                }
-                Ending::of_error(error)
-            }
-        };
-        if ending == Ending::Trapped(Trap::StackOverflow) || caller.get_fuel()? > caller.data().budget {
-            // An endless recursion is over. How far it came depends on the limit, which is one for each call in wasmtime's
-            // own async: it costs the same wherever it ended.
-            let budget = caller.data().budget.saturating_sub(COST_OF_OVERFLOW);
-            caller.data_mut().budget = budget;
-            caller.set_fuel(budget)?;
-        }
-        self.unfinished.log.add(Event::CalledBack { export, ending });
-        if result.is_err() && !swallow {
-            self.unfinished.finished = true;
-            return result;
-        }
-        Ok(())
-    }
-
-    fn end<S: 'static>(mut self, caller: &mut Caller<'_, World<S>>, params: &[Val], results: &mut [Val]) -> Result<()> {
-        for (result, ty) in results.iter_mut().zip(signature(self.import).1) {
-            *result = match ty {
-                ValType::Ref(_) if self.number.is_multiple_of(3) => params[0],
-                ValType::Ref(_) => {
-                    Val::ExternRef(Some(ExternRef::new(&mut *caller, low(self.number).cast_unsigned())?))
-                }
-                other => value(&other, self.number),
-            };
-        }
-        self.unfinished.log.add(Event::Returned { import: self.import });
-        self.unfinished.finished = true;
-        Ok(())
-    }
-}
-
-/// The half of a number that fits.
-#[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
-fn low(number: u64) -> i32 {
-    number as i32
-}
-
-/// Small numbers, which lead guests further than large ones.
-fn value(ty: &ValType, number: u64) -> Val {
-    let number = mix(number) % 100;
-    #[expect(clippy::cast_precision_loss, reason = "is below 100")]
-    match ty {
-        ValType::I32 => Val::I32(low(number)),
-        ValType::I64 => Val::I64(number.cast_signed()),
-        ValType::F32 => (number as f32).into(),
-        ValType::F64 => (number as f64).into(),
-        other => other.default_value().unwrap_or(Val::I32(0)),
-    }
-}
-
-/// Arguments for a function, and room for its results.
-pub(crate) fn values(mut store: impl AsContextMut, func: Func, number: u64) -> (Vec<Val>, Vec<Val>) {
-    let ty = func.ty(&mut store);
-    let arguments = ty.params().enumerate().map(|(place, ty)| value(&ty, number.wrapping_add(place as u64))).collect();
-    let results = ty.results().map(|ty| value(&ty, 0)).collect();
-    (arguments, results)
-}
 
 /// The body of an async host function.
 pub(crate) async fn host_call<M: Mode>(
@@ -220,18 +25,23 @@ pub(crate) async fn host_call<M: Mode>(
     for action in run.actions() {
         match action {
             Action::Pause { times, wake } => {
-                Pause::new(run.rounds(caller, times), wake, &caller.data().timers).await;
-                run.unfinished.log.add(Event::Resumed { import });
+                let rounds = run.rounds(caller, times);
+                Pause::new(rounds, wake, &caller.data().timers).await;
+                run.resumed(rounds);
             }
-            Action::CallBack { export, .. } => {
-                let Some((func, arguments, mut outcome)) = run.call_back(caller, export, params) else { continue };
-                let result = M::call_back(caller, func, &arguments, &mut outcome).await;
-                run.called_back(caller, action, result, &outcome)?;
+            Action::CallBack { export, swallow } => {
+                if run.must_wait {
+                    Pause::new(1, Wake::Later, &caller.data().timers).await;
+                    run.resumed(1);
+                }
+                let Some(mut call) = run.call_back(caller, (export, swallow), params) else { continue };
+                let result = M::call_back(caller, call.func, &call.arguments, &mut call.results).await;
+                run.called_back(caller, &call, Some(result))?;
             }
+            Action::CallWithin(within) => call_within::<M>(caller, &mut run, within, params).await?,
             Action::CallElsewhere { pauses } => {
                 let pauses = run.rounds(caller, pauses);
-                let result = M::call_elsewhere(caller, pauses).await;
-                run.unfinished.log.add(Event::CalledElsewhere { result });
+                call_elsewhere::<M>(caller, &run, pauses).await;
             }
             action => run.act(caller, action)?,
         }
@@ -250,24 +60,99 @@ pub(crate) fn host_call_blocking<M: Mode>(
     for action in run.actions() {
         match action {
             Action::Pause { times, wake } => {
-                let pause = Pause::new(run.rounds(caller, times), wake, &caller.data().timers);
-                suspend_until(pause)?;
-                run.unfinished.log.add(Event::Resumed { import });
+                let rounds = run.rounds(caller, times);
+                suspend_until(Pause::new(rounds, wake, &caller.data().timers))?;
+                run.resumed(rounds);
             }
-            Action::CallBack { export, .. } => {
-                let Some((func, arguments, mut outcome)) = run.call_back(caller, export, params) else { continue };
-                let result = func.call(&mut *caller, &arguments, &mut outcome);
-                run.called_back(caller, action, result, &outcome)?;
+            Action::CallBack { export, swallow } => {
+                if run.must_wait {
+                    suspend_until(Pause::new(1, Wake::Later, &caller.data().timers))?;
+                    run.resumed(1);
+                }
+                let Some(mut call) = run.call_back(caller, (export, swallow), params) else { continue };
+                let result = call.func.call(&mut *caller, &call.arguments, &mut call.results);
+                run.called_back(caller, &call, Some(result))?;
             }
+            Action::CallWithin(within) => suspend_until(call_within::<M>(caller, &mut run, within, params))??,
             Action::CallElsewhere { pauses } => {
                 let pauses = run.rounds(caller, pauses);
-                let result = suspend_until(M::call_elsewhere(caller, pauses))?;
-                run.unfinished.log.add(Event::CalledElsewhere { result });
+                suspend_until(call_elsewhere::<M>(caller, &run, pauses))?;
             }
             action => run.act(caller, action)?,
         }
     }
     run.end(caller, params, results)
+}
+
+/// Calls the guest by a future, with what the script wants beside it.
+///
+/// What is beside the call does nothing that can be seen until both are over: which of the two comes first is not the same
+/// everywhere. (Here, a nested call begins when all that is joined to it has been polled.)
+async fn call_within<M: Mode>(
+    caller: &mut Caller<'_, World<M::Stack>>,
+    run: &mut Run,
+    within: Within,
+    params: &[Val],
+) -> Result<()> {
+    let Within { export, swallow, typed, beside } = within;
+    let Some(mut call) = run.call_within(caller, (export, swallow), beside, params) else { return Ok(()) };
+    let (timers, log) = (caller.data().timers.clone(), caller.data().log.clone());
+    let mut visit = matches!(beside, Beside::Elsewhere { .. }).then(|| caller.data_mut().visit());
+    let mut elsewhere = None;
+    let result = {
+        let nested = M::call_within(caller, call.func, &call.arguments, &mut call.results, typed);
+        let nested = nested.inspect_err(|error| {
+            // The rest may be dropped before it sees that.
+            if let Some(Trap::StackOverflow) = error.downcast_ref() {
+                log.add(Event::Overflowed);
+            }
+        });
+        match (beside, &mut visit) {
+            (Beside::Pause { times, wake, join }, _) => {
+                let pause = Pause::new(times, wake, &timers);
+                match join {
+                    Join::CallFirst => Some(future::join(nested, pause).await.0),
+                    Join::CallLast => Some(future::join(pause, nested).await.1),
+                    Join::ByWakers => join_by_wakers(nested, pause).await,
+                }
+            }
+            (Beside::Elsewhere { pauses }, Some(visit)) => {
+                let (result, seen) = future::join(nested, M::call_elsewhere(visit, pauses)).await;
+                elsewhere = Some(seen);
+                Some(result)
+            }
+            (Beside::Until { times, wake }, _) => {
+                match future::select(Pause::new(times, wake, &timers), pin!(nested)).await {
+                    Either::Left(((), _nested)) => None,
+                    Either::Right((result, _pause)) => Some(result),
+                }
+            }
+            _ => Some(nested.await),
+        }
+    };
+    if let Some(visit) = visit {
+        caller.data_mut().spare = visit.spare;
+    }
+    run.must_wait = result.is_none();
+    let goes_on = run.called_back(caller, &call, result);
+    if let Some(result) = elsewhere {
+        run.log(Event::CalledElsewhere { result });
+    }
+    goes_on
+}
+
+/// What the call comes to, when the pause is over, too.
+async fn join_by_wakers<T>(call: impl Future<Output = T>, pause: Pause) -> Option<T> {
+    let both = [Either::Left(call.map(Some)), Either::Right(pause.map(|()| None))];
+    FuturesUnordered::from_iter(both).fold(None, async |sum: Option<T>, one| sum.or(one)).await
+}
+
+/// Calls the guest of another store.
+async fn call_elsewhere<M: Mode>(caller: &mut Caller<'_, World<M::Stack>>, run: &Run, pauses: u32) {
+    let mut visit = caller.data_mut().visit();
+    let result = M::call_elsewhere(&mut visit, pauses).await;
+    caller.data_mut().spare = visit.spare;
+    run.log(Event::CalledElsewhere { result });
 }
 
 /// The imports of a guest.
@@ -287,19 +172,4 @@ pub(crate) fn linker<M: Mode>(engine: &wasmtime::Engine, case: &Case) -> Result<
         caller.set_fuel(MUCH_FUEL)
     })?;
     Ok(linker)
-}
-
-/// What `IMPORTS` says, for wasmtime.
-fn signature(import: usize) -> (Vec<ValType>, Vec<ValType>) {
-    let (externref, funcref) = (ValType::EXTERNREF, ValType::FUNCREF);
-    match import {
-        0 => (vec![], vec![]),
-        1 => (vec![ValType::I32], vec![ValType::I32]),
-        2 => (vec![ValType::I64, ValType::F64], vec![ValType::I64]),
-        3 => (vec![ValType::I32; 3], vec![ValType::I32, ValType::I64]),
-        4 => (vec![ValType::F32], vec![ValType::F64]),
-        5 => (vec![externref.clone(), ValType::I32], vec![externref]),
-        6 => (vec![funcref], vec![ValType::I32]),
-        _ => (vec![], vec![ValType::I64]),
-    }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod case;
 pub(crate) mod choices;
 pub(crate) mod compare;
+pub(crate) mod course;
 pub(crate) mod driver;
 pub(crate) mod elsewhere;
 pub(crate) mod guest;
@@ -13,4 +14,5 @@ pub(crate) mod ours;
 pub(crate) mod random;
 pub(crate) mod run;
 pub(crate) mod transcript;
+pub(crate) mod values;
 pub(crate) mod world;

@@ -4,7 +4,7 @@ use crate::cases::case::Entry;
 use crate::cases::driver::Timers;
 use crate::cases::elsewhere::{other_store, wait};
 use crate::cases::host::host_call;
-use crate::cases::world::{FAR, World};
+use crate::cases::world::{FAR, Visit, World};
 use wasmtime::{AsContextMut, Caller, ExternRef, Func, FuncType, Instance, Linker, Module, Result, Rooted, Store, Val};
 
 /// How calls are made and host functions defined.
@@ -46,8 +46,17 @@ pub(crate) trait Mode: Sized + 'static {
         results: &mut [Val],
     ) -> Result<()>;
 
+    /// The same as a future that can be dropped in the middle, by the function's Rust types if it is `typed`.
+    async fn call_within(
+        caller: &mut Caller<'_, World<Self::Stack>>,
+        func: Func,
+        params: &[Val],
+        results: &mut [Val],
+        typed: bool,
+    ) -> Result<()>;
+
     /// Calls the guest of another store. `None` if it traps.
-    async fn call_elsewhere(caller: &mut Caller<'_, World<Self::Stack>>, pauses: u32) -> Option<i32>;
+    async fn call_elsewhere(visit: &mut Visit<Self::Stack>, pauses: u32) -> Option<i32>;
 }
 
 pub(crate) type ExternArg = Option<Rooted<ExternRef>>;
@@ -213,16 +222,30 @@ impl Mode for Native {
         func.call_async(caller, params, results).await
     }
 
-    async fn call_elsewhere(caller: &mut Caller<'_, World<()>>, pauses: u32) -> Option<i32> {
-        let World { timers, elsewhere, .. } = caller.data();
-        let mut store = other_store(elsewhere, timers);
+    async fn call_within(
+        caller: &mut Caller<'_, World<()>>,
+        func: Func,
+        params: &[Val],
+        results: &mut [Val],
+        typed: bool,
+    ) -> Result<()> {
+        if !typed {
+            return func.call_async(caller, params, results).await;
+        }
+        call_typed!(func, (&mut *caller), params, results,
+            |func, args| func.call_async(caller, args).await,
+            else func.call_async(caller, params, results).await)
+    }
+
+    async fn call_elsewhere(visit: &mut Visit<()>, pauses: u32) -> Option<i32> {
+        let mut store = other_store(&visit.guest, &visit.timers);
         let mut linker = Linker::<Timers>::new(store.engine());
         linker
             .func_wrap_async("host", "wait", |caller, (times,): (i32,)| {
                 Box::new(async move { wait(caller.data(), times).await })
             })
             .expect("the name is free");
-        let instance = linker.instantiate_async(&mut store, elsewhere).await.expect("starts nothing");
+        let instance = linker.instantiate_async(&mut store, &visit.guest).await.expect("starts nothing");
         let run = instance.get_typed_func::<i32, i32>(&mut store, "run").expect("is exported");
         run.call_async(&mut store, pauses.cast_signed()).await.ok()
     }

@@ -5,7 +5,7 @@ use crate::cases::driver::Timers;
 use crate::cases::elsewhere::{other_store, wait};
 use crate::cases::host::{host_call, host_call_blocking};
 use crate::cases::mode::{ExternArg, Mode, call_typed, define_typed, typed_host_call};
-use crate::cases::world::{FAR, World};
+use crate::cases::world::{FAR, Visit, World};
 use std::marker::PhantomData;
 use wasmtime::{Caller, Func, FuncType, Instance, Linker, Module, Result, Val};
 #[cfg(feature = "thread-backend")]
@@ -202,17 +202,31 @@ impl<K: Kind> Mode for Ours<K> {
         func.call(caller, params, results)
     }
 
-    async fn call_elsewhere(caller: &mut Caller<'_, World<K::Stack>>, pauses: u32) -> Option<i32> {
-        let mut stack = caller.data_mut().spare.take().unwrap_or_else(K::stack);
-        let World { timers, elsewhere, .. } = caller.data();
-        let mut store = Store::from(other_store(elsewhere, timers));
+    async fn call_within(
+        caller: &mut Caller<'_, World<K::Stack>>,
+        func: Func,
+        params: &[Val],
+        results: &mut [Val],
+        typed: bool,
+    ) -> Result<()> {
+        if !typed {
+            return func.call_within(caller, params, results).await;
+        }
+        call_typed!(func.get_async(&*caller), (), params, results,
+            |func, args| func.call_within(caller, args).await,
+            else func.call_within(caller, params, results).await)
+    }
+
+    async fn call_elsewhere(visit: &mut Visit<K::Stack>, pauses: u32) -> Option<i32> {
+        let mut stack = visit.spare.take().unwrap_or_else(K::stack);
+        let mut store = Store::from(other_store(&visit.guest, &visit.timers));
         let mut linker = Linker::<Timers>::new(store.engine());
         K::define_wait(&mut linker).expect("the name is free");
-        let instance = linker.instantiate_on(&mut stack, &mut store, elsewhere).await.ok()?;
+        let instance = linker.instantiate_on(&mut stack, &mut store, &visit.guest).await.ok()?;
         let run = instance.get_func(&mut store, "run").expect("is exported");
         let run = run.get_async(&store).get1::<i32, i32>().expect("has this type");
         let result = run.call(&mut stack, &mut store, (pauses.cast_signed(),)).await.ok();
-        caller.data_mut().spare = Some(stack);
+        visit.spare = Some(stack);
         result
     }
 }

@@ -1,25 +1,27 @@
 //! Runs a group of cases, each in every mode and on every engine, all of them interleaved, and compares.
 
 use crate::cases::case::Case;
-use crate::cases::compare::{compare, count};
+use crate::cases::compare::{Leeway, compare, count};
+use crate::cases::course::nests;
 use crate::cases::driver::{Driven, Left, Timers, Unasked, attempt, drive};
 use crate::cases::elsewhere::ELSEWHERE;
 use crate::cases::guest::Guest;
 use crate::cases::helpers::Traveller;
-use crate::cases::host::{linker, values};
+use crate::cases::host::linker;
 use crate::cases::mode::{Mode, Native};
 #[cfg(feature = "thread-backend")]
 use crate::cases::ours::Thread;
 use crate::cases::ours::{Fiber, Ours, SendFiber, Unchecked};
 use crate::cases::random::Random;
 use crate::cases::transcript::{Ending, Record, State, Value, frames};
+use crate::cases::values::values;
 use crate::cases::world::{FAR, World};
 use futures::FutureExt;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use wasmtime::{AsContextMut, Config, Engine, Error, Instance, Module, RegallocAlgorithm, RootScope, Store, Val};
-use wasmtime_async::{DEFAULT_STACK_SIZE, SendFiberStack, Stack};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack};
 
 /// What cases run on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,14 +53,21 @@ impl StackKind {
         }
     }
 
-    /// Whether it suspends known frames only.
-    fn refuses(self) -> bool {
-        matches!(self, Self::Fiber | Self::Send)
+    /// What may be different on it.
+    fn leeway(self, case: &Case) -> Leeway {
+        Leeway {
+            may_refuse: matches!(self, Self::Fiber | Self::Send) && !case.known_only,
+            in_place: !matches!(self, Self::Fiber | Self::Unchecked | Self::Send),
+        }
     }
 
     /// Whether there are such stacks on this system.
     fn is_there(self) -> bool {
-        self != Self::Send || SendFiberStack::new(DEFAULT_STACK_SIZE).is_ok()
+        match self {
+            Self::Fiber => FiberStack::new(DEFAULT_STACK_SIZE).is_ok(),
+            Self::Send => nests(),
+            _ => true,
+        }
     }
 }
 
@@ -189,8 +198,8 @@ impl Bench {
                 count(&native, counts);
                 for stack in &self.stacks {
                     let (ours, name) = (transcripts.next().expect("one for each task"), stack.name());
-                    let may_refuse = stack.refuses() && !case.known_only;
-                    compare(guest, &native, &ours, may_refuse, counts)
+                    let leeway = stack.leeway(case);
+                    compare(guest, &native, &ours, leeway, counts)
                         .map_err(|text| format!("case {number} on {}, stack {name}: {text}", target.name))?;
                     counts.add(&format!("stack/{name}"), 1);
                 }

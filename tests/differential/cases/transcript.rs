@@ -125,6 +125,10 @@ pub(crate) enum Event {
     Called { import: usize, depth: usize, arguments: Vec<Value> },
     /// Its future went on after it was pending.
     Resumed { import: usize },
+    /// It is about to call the guest by a future of its own, at this depth, with or without something beside.
+    CallsWithin { depth: usize, beside: bool },
+    /// The guest that it called by a future ended in an endless recursion.
+    Overflowed,
     /// It called the guest, which ended.
     CalledBack { export: usize, ending: Ending },
     /// It called the guest of another store.

@@ -1,0 +1,117 @@
+//! Sequences of operations, one after another, and what must have been seen in the end.
+
+use crate::calls::{Stop, sees_activations};
+use crate::common::watchdog::watched;
+#[cfg(feature = "thread-backend")]
+use crate::common::watchdog::{threads, wait_until};
+use crate::lanes::{Lane, calls_within_reach};
+use crate::lost::is_lost;
+use crate::machine::{GUESTS, abandon, operate, stop};
+use crate::model::{check, model};
+use crate::random::Random;
+use crate::script::Token;
+use crate::usage::fiber_mappings;
+use std::panic;
+use std::sync::LazyLock;
+use std::thread;
+
+/// Threads on which things happen, one at a time.
+const LANES: usize = 3;
+const OPERATIONS: usize = 120;
+
+/// How calls can end, and calls within that are given up; all but the first six where the stacks see
+/// activations.
+const ENDINGS: [&str; 13] = [
+    "Returned",
+    "Failed",
+    "Panicked",
+    "Trapped",
+    "Dropped",
+    "Forgotten",
+    "Refused(HostCode)",
+    "Refused(Poll)",
+    "Refused(NestedCall)",
+    "NotSend",
+    "NestedDrop",
+    "NestedForget",
+    "Lost",
+];
+
+/// Runs so many sequences.
+pub(crate) fn run(seed: u64, sequences: u64) {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if !info.payload().is::<Token>() && !is_lost(info.payload()) {
+            report(info);
+        }
+    }));
+    LazyLock::force(&GUESTS);
+    assert!(fiber_mappings().is_none_or(|mappings| mappings == 0));
+    #[cfg(feature = "thread-backend")]
+    let before = threads().len();
+    let lanes: Vec<_> = (0..LANES).map(|_| Lane::start()).collect();
+    let mut random = Random(seed);
+    for sequence in 0..sequences {
+        model().trace.clear();
+        let went_well = watched(|at| {
+            at.note("machine", format_args!("sequence {sequence} of seed {seed}"));
+            one_sequence(&lanes, &mut random)
+        });
+        if let Err(payload) = went_well {
+            println!("sequence {sequence}:");
+            model().trace.iter().for_each(|line| println!("  {line}"));
+            panic::resume_unwind(payload);
+        }
+    }
+    let model = model();
+    // Few sequences may go without.
+    if sequences >= 100 {
+        let possible = if sees_activations() { &ENDINGS[..] } else { &ENDINGS[..6] };
+        let missing: Vec<_> = possible.iter().filter(|ending| !model.counts.contains_key(**ending)).collect();
+        assert!(missing.is_empty(), "no call ended as {missing:?}: {:?}", model.counts);
+        assert!(model.moved > 0 || !sees_activations(), "no call was polled on several threads");
+    }
+    println!(
+        "sequences={sequences} {:?} moved={} forgotten_fibers={} forgotten_threads={}",
+        model.counts, model.moved, model.forgotten_fibers, model.forgotten_threads
+    );
+    lanes.into_iter().for_each(Lane::end);
+    #[cfg(feature = "thread-backend")]
+    {
+        wasmtime_async::ThreadStack::end_cached_threads();
+        watched(|at| {
+            at.note("machine", format_args!("waits until there are {} threads", before + model.forgotten_threads));
+            // The watchdog's own is one more.
+            wait_until(|| threads().len() == before + model.forgotten_threads + 1);
+        });
+    }
+}
+
+fn one_sequence(lanes: &[Lane], random: &mut Random) -> thread::Result<()> {
+    for _ in 0..OPERATIONS {
+        let mut decisions = Random(random.next());
+        lanes[random.below(lanes.len())].go(move || operate(&mut decisions))?;
+        lanes[0].go(check)?;
+    }
+    // Ends what is left, each call where it can be ended.
+    for lane in lanes {
+        let mut decisions = Random(random.next());
+        lane.go(move || {
+            for call in calls_within_reach() {
+                match decisions.below(3) {
+                    0 => abandon(call),
+                    _ => stop(call, Stop::Drop),
+                }
+            }
+        })?;
+    }
+    lanes[0].go(|| {
+        let (idle, stores) = {
+            let mut model = model();
+            (std::mem::take(&mut model.idle), std::mem::take(&mut model.stores))
+        };
+        drop((idle, stores));
+        check();
+        assert!(model().calls.is_empty(), "calls that nobody has");
+    })
+}
