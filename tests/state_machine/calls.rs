@@ -39,7 +39,9 @@ impl Kind {
             let is_there = |kind: &Kind| match kind {
                 Kind::Fiber => FiberStack::new(FIBER_SIZE).is_ok(),
                 Kind::Send => sees_activations(),
-                _ => true,
+                Kind::Unchecked => true,
+                #[cfg(feature = "thread-backend")]
+                Kind::Thread => true,
             };
             Kind::ALL.iter().copied().filter(is_there).collect()
         });

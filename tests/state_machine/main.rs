@@ -5,10 +5,9 @@
 //! but for the store of a call that was forgotten while it was suspended, or that has forgotten one within.
 //!
 //! What must hold: a poll brings a call as far as its script says and no further, or to where its stack must not be
-//! suspended; what lies on a stack is dropped once,
-//! in order, and not at all if its call was forgotten; a wake-up reaches the last waker of its call and no other, and no
-//! waker outlives its call; a call sees its own values only; there are as many mappings and threads as there are stacks,
-//! those of forgotten calls included.
+//! suspended; what lies on a stack is dropped once, in order, and not at all if its call was forgotten; a wake-up reaches
+//! the last waker of its call and no other, and no waker outlives its call; a call sees its own values only; there are as
+//! many mappings and threads as there are stacks, those of forgotten calls included.
 //!
 //! `STATE_MACHINE_SEED` repeats a run, `STATE_MACHINE_RUNS` sets how many sequences there are (100 unless set). With
 //! `STATE_MACHINE_TRACE`, each operation is printed as it begins.

@@ -66,7 +66,9 @@ impl StackKind {
         match self {
             Self::Fiber => FiberStack::new(DEFAULT_STACK_SIZE).is_ok(),
             Self::Send => nests(),
-            _ => true,
+            Self::Unchecked => true,
+            #[cfg(feature = "thread-backend")]
+            Self::Thread => true,
         }
     }
 }
