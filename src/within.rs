@@ -38,9 +38,12 @@ use wasmtime::AsContextMut;
 /// - [`Trap::StackOverflow`](wasmtime::Trap::StackOverflow) if there are so many calls within calls that less than a quarter of
 ///   the space for host functions is left.
 ///
-/// While a nested call is under way, and until the host function next waits, wasmtime's own synchronous functions cannot enter
-/// guests of compiled code from the host function's future: they trap with
-/// [`Trap::StackOverflow`](wasmtime::Trap::StackOverflow).
+/// While a nested call is under way, and until the host function next waits, guests of compiled code that wasmtime's own
+/// synchronous functions enter from the host function's future trap with
+/// [`Trap::StackOverflow`](wasmtime::Trap::StackOverflow), as soon as they come to a function that looks at its stack.
+///
+/// A result is had at the next poll of the host function's future, which follows at once. So where a nested call is raced against
+/// something else, and both are ready in the same poll, the other one wins.
 ///
 /// # Panics
 ///
