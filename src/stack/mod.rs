@@ -225,6 +225,7 @@ impl<S: Stack + Backend<Runner: Send> + Send> SendStack for S {}
 /// ```
 #[diagnostic::on_unimplemented(
     message = "a call on `{Self}` cannot hold `{T}`",
+    label = "this holds something that the call cannot take from thread to thread",
     note = "the calls of a `ThreadStack` and of a `SendFiberStack` go from thread to thread: use a `FiberStack`, or make the data \
             `Send`"
 )]
@@ -236,6 +237,7 @@ impl<S: CarriesSealed<T>, T: ?Sized> Carries<T> for S {}
 /// The same seen from the other side, for closures, which have no name.
 #[diagnostic::on_unimplemented(
     message = "a call on `{S}` cannot hold `{Self}`",
+    label = "this holds something that the call cannot take from thread to thread",
     note = "the calls of a `ThreadStack` and of a `SendFiberStack` go from thread to thread: use a `FiberStack`, or make the data \
             `Send`",
     note = "code that is generic over the stack uses `run_send`, with a closure and a result that are `Send`"
