@@ -1,0 +1,122 @@
+//! The functions of WASI for modules, in one table, and how they become async host functions.
+//!
+//! Each does what the function of wasmtime-wasi does that has its name: the code that wiggle makes of the interface's
+//! description is public, an async function of the context, the guest's memory, and the parameters as wasm has them.
+
+/// Passes all functions that both versions have to a macro: how upstream's is called, and how wasm sees it.
+///
+/// - `waits`: it is async;
+/// - `now`: it is not;
+/// - `yields`: it is not, and does nothing, though to give way is its point.
+macro_rules! for_each_function {
+    ($with:ident $($more:tt)*) => {
+        $with! {
+            $($more)*
+            now args_get(a: i32, b: i32) -> i32;
+            now args_sizes_get(a: i32, b: i32) -> i32;
+            now environ_get(a: i32, b: i32) -> i32;
+            now environ_sizes_get(a: i32, b: i32) -> i32;
+            now clock_res_get(a: i32, b: i32) -> i32;
+            now clock_time_get(a: i32, b: i64, c: i32) -> i32;
+            waits fd_advise(a: i32, b: i64, c: i64, d: i32) -> i32;
+            now fd_allocate(a: i32, b: i64, c: i64) -> i32;
+            waits fd_close(a: i32) -> i32;
+            waits fd_datasync(a: i32) -> i32;
+            waits fd_fdstat_get(a: i32, b: i32) -> i32;
+            now fd_fdstat_set_flags(a: i32, b: i32) -> i32;
+            now fd_fdstat_set_rights(a: i32, b: i64, c: i64) -> i32;
+            waits fd_filestat_get(a: i32, b: i32) -> i32;
+            waits fd_filestat_set_size(a: i32, b: i64) -> i32;
+            waits fd_filestat_set_times(a: i32, b: i64, c: i64, d: i32) -> i32;
+            waits fd_pread(a: i32, b: i32, c: i32, d: i64, e: i32) -> i32;
+            now fd_prestat_get(a: i32, b: i32) -> i32;
+            now fd_prestat_dir_name(a: i32, b: i32, c: i32) -> i32;
+            waits fd_pwrite(a: i32, b: i32, c: i32, d: i64, e: i32) -> i32;
+            waits fd_read(a: i32, b: i32, c: i32, d: i32) -> i32;
+            waits fd_readdir(a: i32, b: i32, c: i32, d: i64, e: i32) -> i32;
+            waits fd_renumber(a: i32, b: i32) -> i32;
+            waits fd_seek(a: i32, b: i64, c: i32, d: i32) -> i32;
+            waits fd_sync(a: i32) -> i32;
+            now fd_tell(a: i32, b: i32) -> i32;
+            waits fd_write(a: i32, b: i32, c: i32, d: i32) -> i32;
+            waits path_create_directory(a: i32, b: i32, c: i32) -> i32;
+            waits path_filestat_get(a: i32, b: i32, c: i32, d: i32, e: i32) -> i32;
+            waits path_filestat_set_times(a: i32, b: i32, c: i32, d: i32, e: i64, f: i64, g: i32) -> i32;
+            waits path_link(a: i32, b: i32, c: i32, d: i32, e: i32, f: i32, g: i32) -> i32;
+            waits path_open(a: i32, b: i32, c: i32, d: i32, e: i32, f: i64, g: i64, h: i32, i: i32) -> i32;
+            waits path_readlink(a: i32, b: i32, c: i32, d: i32, e: i32, f: i32) -> i32;
+            waits path_remove_directory(a: i32, b: i32, c: i32) -> i32;
+            waits path_rename(a: i32, b: i32, c: i32, d: i32, e: i32, f: i32) -> i32;
+            waits path_symlink(a: i32, b: i32, c: i32, d: i32, e: i32) -> i32;
+            waits path_unlink_file(a: i32, b: i32, c: i32) -> i32;
+            waits poll_oneoff(a: i32, b: i32, c: i32, d: i32) -> i32;
+            now proc_exit(a: i32) -> ();
+            now proc_raise(a: i32) -> i32;
+            now random_get(a: i32, b: i32) -> i32;
+            yields sched_yield() -> i32;
+            now sock_recv(a: i32, b: i32, c: i32, d: i32, e: i32, f: i32) -> i32;
+            now sock_send(a: i32, b: i32, c: i32, d: i32, e: i32) -> i32;
+            now sock_shutdown(a: i32, b: i32) -> i32;
+        }
+    };
+}
+pub(crate) use for_each_function;
+
+/// Defines functions by async closures, whose futures need not be `Send`.
+macro_rules! define {
+    ($linker:ident, $get:ident, $module:ident:
+        $($kind:ident $name:ident($($arg:ident: $Arg:ty),*) -> $Ret:ty;)*) => {$(
+        $linker.func_wrap_suspending(
+            stringify!($module),
+            stringify!($name),
+            async move |mut caller: Caller<'_, T>, $($arg: $Arg),*| -> Result<$Ret> {
+                $crate::functions::run!($kind caller, $get, $module::$name($($arg),*))
+            },
+        )?;
+    )*};
+}
+pub(crate) use define;
+
+/// Defines functions by boxed futures, which are `Send`.
+macro_rules! define_send {
+    ($linker:ident, $get:ident, $module:ident:
+        $($kind:ident $name:ident($($arg:ident: $Arg:ty),*) -> $Ret:ty;)*) => {$(
+        $linker.func_wrap_suspending_boxed(
+            stringify!($module),
+            stringify!($name),
+            move |mut caller: Caller<'_, T>, ($($arg,)*): ($($Arg,)*)| -> Box<dyn Future<Output = Result<$Ret>> + Send + '_> {
+                Box::new(async move {
+                    $crate::functions::run!($kind caller, $get, $module::$name($($arg),*))
+                })
+            },
+        )?;
+    )*};
+}
+pub(crate) use define_send;
+
+/// What one of the functions does.
+macro_rules! run {
+    (waits $caller:ident, $get:ident, $module:ident::$name:ident($($arg:ident),*)) => {
+        $crate::turn::in_turn(async {
+            let memory = $crate::guest::memory(&mut $caller)?;
+            let (mut memory, context) = $crate::guest::parts(&mut $caller, &memory, $get)?;
+            $module::$name(context, &mut memory, $($arg),*).await
+        })
+        .await
+    };
+    (now $caller:ident, $get:ident, $module:ident::$name:ident($($arg:ident),*)) => {
+        $crate::turn::in_turn(async {
+            let memory = $crate::guest::memory(&mut $caller)?;
+            let (mut memory, context) = $crate::guest::parts(&mut $caller, &memory, $get)?;
+            $module::$name(context, &mut memory, $($arg),*)
+        })
+        .await
+    };
+    (yields $caller:ident, $get:ident, $module:ident::$name:ident()) => {{
+        $crate::turn::give_way().await;
+        let memory = $crate::guest::memory(&mut $caller)?;
+        let (mut memory, context) = $crate::guest::parts(&mut $caller, &memory, $get)?;
+        $module::$name(context, &mut memory)
+    }};
+}
+pub(crate) use run;

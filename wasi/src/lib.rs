@@ -1,0 +1,15 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+pub mod command;
+mod error;
+mod functions;
+mod guest;
+pub mod p0;
+pub mod p1;
+mod turn;
+
+pub use error::Error;
+pub use turn::HOST_CALLS_IN_A_ROW;
+
+use wasmtime::Result;
