@@ -1,0 +1,105 @@
+//! The command line.
+
+use lexopt::prelude::*;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub(crate) const HELP: &str = "\
+Runs a WASI program on a stack of its own, or many copies of it at once on one thread.
+
+Usage: run [OPTIONS] PROGRAM.wasm [ARGUMENTS...]
+
+Options:
+    --stack fiber|send|thread  the kind of stack (fiber)
+    --dir HOST::GUEST          lets the program see the directory HOST, under the name GUEST
+    --env NAME=VALUE           sets a variable of the program's environment, which is empty else
+    --copies N                 runs N copies, and says at the end how long they took together
+    --timeout MS               stops what has not ended after so many milliseconds
+    --help                     shows this
+
+What follows the program is the program's, options too. `--` ends the runner's options. A copy that runs alone has the
+runner's standard input; of many, each has an empty one. All write to the runner's standard output and error.
+
+The exit code is the program's, or that of the first copy that failed. It is 1 if the program could not be run, 2 if the
+command line is wrong, 124 after the timeout, 134 if the program trapped.
+";
+
+pub(crate) enum Command {
+    Run(Arguments),
+    Help,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum StackKind {
+    Fiber,
+    Send,
+    Thread,
+}
+
+pub(crate) struct Arguments {
+    pub(crate) stack: StackKind,
+    /// On the host, and for the guest.
+    pub(crate) dirs: Vec<(PathBuf, String)>,
+    pub(crate) env: Vec<(String, String)>,
+    /// None runs one copy, and says nothing at the end.
+    pub(crate) copies: Option<usize>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) program: PathBuf,
+    /// The program's own arguments, without its name.
+    pub(crate) rest: Vec<String>,
+}
+
+impl Arguments {
+    pub(crate) fn parse() -> Result<Command, lexopt::Error> {
+        let mut parser = lexopt::Parser::from_env();
+        let (mut stack, mut copies, mut timeout) = (StackKind::Fiber, None, None);
+        let (mut dirs, mut env) = (Vec::new(), Vec::new());
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Long("stack") => stack = parser.value()?.parse_with(stack_kind)?,
+                Long("dir") => dirs.push(parser.value()?.parse_with(dir)?),
+                Long("env") => env.push(parser.value()?.parse_with(variable)?),
+                Long("copies") => copies = Some(parser.value()?.parse_with(number)?),
+                Long("timeout") => timeout = Some(Duration::from_millis(parser.value()?.parse_with(number)?)),
+                Long("help") | Short('h') => return Ok(Command::Help),
+                Value(program) => {
+                    let rest = parser.raw_args()?.map(ValueExt::string).collect::<Result<_, _>>()?;
+                    let program = program.into();
+                    return Ok(Command::Run(Self { stack, dirs, env, copies, timeout, program, rest }));
+                }
+                other => return Err(other.unexpected()),
+            }
+        }
+        Err("no program was named".into())
+    }
+}
+
+fn stack_kind(name: &str) -> Result<StackKind, &'static str> {
+    match name {
+        "fiber" => Ok(StackKind::Fiber),
+        "send" => Ok(StackKind::Send),
+        "thread" => Ok(StackKind::Thread),
+        _ => Err("the kinds of stack are fiber, send and thread"),
+    }
+}
+
+fn dir(names: &str) -> Result<(PathBuf, String), &'static str> {
+    match names.split_once("::") {
+        Some((host, guest)) if !host.is_empty() && !guest.is_empty() => Ok((host.into(), guest.into())),
+        _ => Err("expected HOST::GUEST, a directory and the program's name for it"),
+    }
+}
+
+fn variable(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("expected NAME=VALUE"),
+    }
+}
+
+fn number<N: std::str::FromStr + Default + PartialEq>(text: &str) -> Result<N, &'static str> {
+    match text.parse() {
+        Ok(number) if number != N::default() => Ok(number),
+        _ => Err("expected a whole number above 0"),
+    }
+}

@@ -1,0 +1,122 @@
+//! Runs the copies at once on one thread, and says what came of each.
+
+use crate::arguments::{Arguments, StackKind};
+use crate::program::{Program, context};
+use crate::{TIMED_OUT, TRAPPED, complain};
+use futures::future::join_all;
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::thread;
+use std::time::{Duration, Instant};
+use wasmtime::{Engine, Result, Trap};
+use wasmtime_async::{Carries, DEFAULT_STACK_SIZE, FiberStack, SendFiberStack, Stack, Store, ThreadStack};
+use wasmtime_async_wasi::command;
+use wasmtime_wasi::p1::WasiP1Ctx;
+
+/// How often a guest that never waits gives way to others, if there is a timeout.
+const TICK: Duration = Duration::from_millis(5);
+
+/// What is counted while the copies run.
+#[derive(Default)]
+struct Counts {
+    suspensions: Cell<u64>,
+    threads: RefCell<HashSet<thread::ThreadId>>,
+}
+
+/// Returns the exit code.
+pub(crate) fn run(program: &Program, arguments: &Arguments) -> Result<i32> {
+    match arguments.stack {
+        StackKind::Fiber => run_on::<FiberStack>(program, arguments),
+        StackKind::Send => run_on::<SendFiberStack>(program, arguments),
+        StackKind::Thread => run_on::<ThreadStack>(program, arguments),
+    }
+}
+
+fn run_on<S: Stack + Carries<WasiP1Ctx>>(program: &Program, arguments: &Arguments) -> Result<i32> {
+    let number = arguments.copies.unwrap_or(1);
+    let mut stacks = (0..number).map(|_| S::new(DEFAULT_STACK_SIZE)).collect::<Result<Vec<_>, _>>()?;
+    let mut stores = (0..number).map(|_| store(program, arguments)).collect::<Result<Vec<_>>>()?;
+    if arguments.timeout.is_some() {
+        tick(program.engine.clone());
+    }
+    let counts = Counts::default();
+    let begun = Instant::now();
+    let copies = stacks.iter_mut().zip(&mut stores).map(|(stack, store)| {
+        let copy = counts.count(command::run(stack, store, &program.linker, &program.module));
+        async {
+            match arguments.timeout {
+                Some(timeout) => tokio::time::timeout(timeout, copy).await.ok(),
+                None => Some(copy.await),
+            }
+        }
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = runtime.block_on(join_all(copies));
+    let took = begun.elapsed();
+    // Something may still wait on a thread for a file of a program that is gone.
+    runtime.shutdown_background();
+
+    let mut codes = Vec::new();
+    for (copy, result) in ended.into_iter().enumerate() {
+        let name = arguments.program.display();
+        let name = if number == 1 { name.to_string() } else { format!("{name}, copy {copy}") };
+        codes.push(match result {
+            Some(Ok(code)) => code,
+            Some(Err(error)) => {
+                complain(&format!("{name}: {}", cause(&error)));
+                TRAPPED
+            }
+            None => {
+                let timeout = arguments.timeout.unwrap_or_default().as_millis();
+                complain(&format!("{name}: stopped, as it had not ended after {timeout} ms"));
+                TIMED_OUT
+            }
+        });
+    }
+    if arguments.copies.is_some() {
+        let (threads, suspensions) = (counts.threads.borrow().len(), counts.suspensions.get());
+        println!("copies={number} threads={threads} ms={} suspensions={suspensions}", took.as_millis());
+    }
+    Ok(codes.into_iter().find(|code| *code != 0).unwrap_or(0))
+}
+
+fn store(program: &Program, arguments: &Arguments) -> Result<Store<WasiP1Ctx>> {
+    let mut store = Store::new(&program.engine, context(arguments)?);
+    if arguments.timeout.is_some() {
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_suspend_and_update(1);
+    }
+    Ok(store)
+}
+
+/// Lets guests that never call the host give way every now and then, so that the timeout is seen.
+fn tick(engine: Engine) {
+    thread::spawn(move || {
+        loop {
+            thread::sleep(TICK);
+            engine.increment_epoch();
+        }
+    });
+}
+
+/// Why a program was stopped, without the list of its functions, which has many lines.
+fn cause(error: &wasmtime::Error) -> String {
+    let cause = crate::in_one_line(&wasmtime::Error::msg(error.root_cause().to_string()));
+    if error.is::<Trap>() { format!("trapped: {}", cause.trim_start_matches("wasm trap: ")) } else { cause }
+}
+
+impl Counts {
+    /// Counts how often the future is left pending, and on which threads it is polled.
+    async fn count<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            self.threads.borrow_mut().insert(thread::current().id());
+            let polled = future.as_mut().poll(cx);
+            self.suspensions.set(self.suspensions.get() + u64::from(polled.is_pending()));
+            polled
+        })
+        .await
+    }
+}

@@ -1,0 +1,56 @@
+//! Runs a WASI program on stacks: one, or many copies at once on one thread.
+//!
+//! ```text
+//! cargo run --release -p wasmtime-async-wasi --example run -- [OPTIONS] PROGRAM.wasm [ARGUMENTS…]
+//! ```
+
+mod arguments;
+mod copies;
+mod program;
+
+use arguments::{Arguments, Command, HELP};
+use std::process::exit;
+
+/// The program did not run.
+const NOT_RUN: i32 = 1;
+/// The command line makes no sense.
+const USAGE: i32 = 2;
+/// As `timeout` has it.
+const TIMED_OUT: i32 = 124;
+/// As a shell tells of a process that aborted.
+const TRAPPED: i32 = 134;
+
+fn main() {
+    let code = match Arguments::parse() {
+        Ok(Command::Run(arguments)) => run(&arguments),
+        Ok(Command::Help) => {
+            print!("{HELP}");
+            0
+        }
+        Err(error) => {
+            complain(&format!("{error} (--help tells how to use it)"));
+            USAGE
+        }
+    };
+    // Without waiting for the threads that read standard input or a pipe for a program that is gone.
+    exit(code);
+}
+
+fn run(arguments: &Arguments) -> i32 {
+    match program::load(arguments).and_then(|program| copies::run(&program, arguments)) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&in_one_line(&error));
+            NOT_RUN
+        }
+    }
+}
+
+/// An error with its causes.
+fn in_one_line(error: &wasmtime::Error) -> String {
+    format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn complain(message: &str) {
+    eprintln!("run: {message}");
+}

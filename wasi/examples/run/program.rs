@@ -1,0 +1,79 @@
+//! What is to be run, read from its file, compiled, and with its imports found.
+
+use crate::arguments::{Arguments, StackKind};
+use std::fs;
+use wasmtime::error::Context as _;
+use wasmtime::{Config, Engine, Linker, Module, Result, bail};
+use wasmtime_async_wasi::{p0, p1};
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::{FsPerms, WasiCtx};
+
+pub(crate) struct Program {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<WasiP1Ctx>,
+    pub(crate) module: Module,
+}
+
+pub(crate) fn load(arguments: &Arguments) -> Result<Program> {
+    let name = arguments.program.display();
+    let bytes = fs::read(&arguments.program).with_context(|| format!("cannot read {name}"))?;
+    // The format's name, its version, and what it describes.
+    match bytes.get(..8) {
+        Some(b"\0asm\x01\0\0\0") => {}
+        Some([b'\0', b'a', b's', b'm', .., 1, 0]) => bail!("{name} is a component, and only modules are run"),
+        Some([b'\0', b'a', b's', b'm', ..]) => bail!("{name} is WebAssembly of a version that is not known"),
+        _ => bail!("{name} is not WebAssembly"),
+    }
+    let mut config = Config::new();
+    // What lets a guest that never calls the host be stopped. It makes guests a little slower.
+    config.epoch_interruption(arguments.timeout.is_some());
+    let engine = Engine::new(&config)?;
+    let module = Module::from_binary(&engine, &bytes).with_context(|| format!("cannot compile {name}"))?;
+
+    let mut linker = Linker::new(&engine);
+    match arguments.stack {
+        StackKind::Fiber | StackKind::Thread => {
+            p1::add_to_linker(&mut linker, |wasi| wasi)?;
+            p0::add_to_linker(&mut linker, |wasi| wasi)?;
+        }
+        StackKind::Send => {
+            p1::add_to_linker_send(&mut linker, |wasi| wasi)?;
+            p0::add_to_linker_send(&mut linker, |wasi| wasi)?;
+        }
+    }
+    check_imports(&module, &linker, arguments).with_context(|| format!("cannot run {name}"))?;
+    Ok(Program { engine, linker, module })
+}
+
+/// Says of the first import that is missing what it may be.
+fn check_imports(module: &Module, linker: &Linker<WasiP1Ctx>, arguments: &Arguments) -> Result<()> {
+    let mut store = wasmtime::Store::new(linker.engine(), context(arguments)?);
+    for import in module.imports() {
+        if linker.get_by_import(&mut store, &import).is_none() {
+            let (from, name) = (import.module(), import.name());
+            if from.starts_with("wasi") && !["wasi_snapshot_preview1", "wasi_unstable"].contains(&from) {
+                bail!(
+                    "it is for another WASI: it imports `{name}` from `{from}`, and modules get `wasi_snapshot_preview1` and \
+                     `wasi_unstable`"
+                );
+            }
+            bail!("it imports `{name}` from `{from}`, which is not there");
+        }
+    }
+    Ok(())
+}
+
+/// What the program is given.
+pub(crate) fn context(arguments: &Arguments) -> Result<WasiP1Ctx> {
+    let mut wasi = WasiCtx::builder();
+    wasi.arg(arguments.program.file_name().unwrap_or_default().to_string_lossy()).args(&arguments.rest);
+    wasi.envs(&arguments.env).inherit_stdout().inherit_stderr();
+    if arguments.copies.is_none_or(|copies| copies == 1) {
+        wasi.inherit_stdin();
+    }
+    for (host, guest) in &arguments.dirs {
+        wasi.preopened_dir(host, guest, FsPerms::ReadWrite)
+            .with_context(|| format!("cannot open the directory {}", host.display()))?;
+    }
+    Ok(wasi.build_p1())
+}
