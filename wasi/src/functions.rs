@@ -6,6 +6,7 @@
 /// Passes all functions that both versions have to a macro: how upstream's is called, and how wasm sees it.
 ///
 /// - `waits`: it is async;
+/// - `sleeps`: it is async, but might block: see the module `sleep`;
 /// - `now`: it is not;
 /// - `yields`: it is not, and does nothing, though to give way is its point.
 macro_rules! for_each_function {
@@ -49,7 +50,7 @@ macro_rules! for_each_function {
             waits path_rename(a: i32, b: i32, c: i32, d: i32, e: i32, f: i32) -> i32;
             waits path_symlink(a: i32, b: i32, c: i32, d: i32, e: i32) -> i32;
             waits path_unlink_file(a: i32, b: i32, c: i32) -> i32;
-            waits poll_oneoff(a: i32, b: i32, c: i32, d: i32) -> i32;
+            sleeps poll_oneoff(a: i32, b: i32, c: i32, d: i32) -> i32;
             now proc_exit(a: i32) -> ();
             now proc_raise(a: i32) -> i32;
             now random_get(a: i32, b: i32) -> i32;
@@ -109,6 +110,19 @@ macro_rules! run {
             let memory = $crate::guest::memory(&mut $caller)?;
             let (mut memory, context) = $crate::guest::parts(&mut $caller, &memory, $get)?;
             $module::$name(context, &mut memory, $($arg),*)
+        })
+        .await
+    };
+    (sleeps $caller:ident, $get:ident, $module:ident::$name:ident($a:ident, $b:ident, $c:ident, $d:ident)) => {
+        $crate::turn::in_turn(async {
+            let memory = $crate::guest::memory(&mut $caller)?;
+            let (mut memory, context) = $crate::guest::parts(&mut $caller, &memory, $get)?;
+            let alone = sleep(&mut memory, $a, $c).await;
+            let result = $module::$name(context, &mut memory, $a, $b, $c, $d).await;
+            if let Some(subscription) = alone {
+                restore(&mut memory, $a, subscription);
+            }
+            result
         })
         .await
     };

@@ -7,6 +7,7 @@ mod functions;
 mod guest;
 pub mod p0;
 pub mod p1;
+mod sleep;
 mod turn;
 
 pub use error::Error;

@@ -4,11 +4,16 @@
 
 use crate::Result;
 use crate::functions::{define, define_send, for_each_function};
+use crate::sleep::define_sleep;
 use std::future::Future;
+use std::time::Duration;
 use wasmtime::{Caller, Linker};
 use wasmtime_async::LinkerExt;
 use wasmtime_wasi::p0::wasi_unstable;
 use wasmtime_wasi::p1::WasiP1Ctx;
+use wiggle::{GuestMemory, GuestPtr};
+
+define_sleep!(wasmtime_wasi::p0::types);
 
 /// Defines all functions of `wasi_unstable`: see [`p1::add_to_linker`](crate::p1::add_to_linker).
 ///

@@ -2,10 +2,15 @@
 
 use crate::Result;
 use crate::functions::{define, define_send, for_each_function};
+use crate::sleep::define_sleep;
 use std::future::Future;
+use std::time::Duration;
 use wasmtime::{Caller, Linker};
 use wasmtime_async::LinkerExt;
 use wasmtime_wasi::p1::{WasiP1Ctx, wasi_snapshot_preview1};
+use wiggle::{GuestMemory, GuestPtr};
+
+define_sleep!(wasmtime_wasi::p1::types);
 
 /// Defines all functions of `wasi_snapshot_preview1`, for a [`FiberStack`](wasmtime_async::FiberStack) or a `ThreadStack`. The
 /// store's data may be anything.

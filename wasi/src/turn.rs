@@ -28,8 +28,10 @@ pub(crate) async fn in_turn<F: Future>(future: F) -> F::Output {
     poll_fn(move |cx| {
         if !begun {
             begun = true;
-            if IN_A_ROW.replace(IN_A_ROW.get() + 1) >= HOST_CALLS_IN_A_ROW {
-                IN_A_ROW.set(0);
+            let before = IN_A_ROW.replace(IN_A_ROW.get() + 1);
+            if before >= HOST_CALLS_IN_A_ROW {
+                // The first of the next turn.
+                IN_A_ROW.set(1);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }

@@ -1,0 +1,101 @@
+//! The programs: each with a context and a stack of its own, all on the thread that polls.
+
+use crate::server::Server;
+use crate::{GUESTS, SLEEP};
+use futures::future::try_join_all;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::future::{Future, poll_fn};
+use std::path::PathBuf;
+use std::pin::pin;
+use std::rc::Rc;
+use std::thread::{self, ThreadId};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use wasmtime::{Engine, Linker, Module, Result};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack, Store};
+use wasmtime_async_wasi::{command, p1};
+use wasmtime_wasi::cli::{AsyncStdinStream, AsyncStdoutStream};
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::{FsPerms, WasiCtx};
+
+/// What a store has. It is not `Send`.
+struct Data {
+    wasi: WasiP1Ctx,
+    _alive: Rc<()>,
+}
+
+pub struct World {
+    engine: Engine,
+    module: Module,
+    linker: Linker<Data>,
+    dir: TempDir,
+    alive: Rc<()>,
+    threads: RefCell<HashSet<ThreadId>>,
+}
+
+impl World {
+    pub fn new() -> Result<Self> {
+        let engine = Engine::default();
+        let module = Module::new(&engine, include_bytes!(concat!(env!("OUT_DIR"), "/visitor.wasm")))?;
+        let mut linker = Linker::new(&engine);
+        p1::add_to_linker(&mut linker, |data: &mut Data| &mut data.wasi)?;
+        let dir = TempDir::new()?;
+        Ok(Self { engine, module, linker, dir, alive: Rc::new(()), threads: RefCell::default() })
+    }
+
+    /// The file that a guest keeps its word in.
+    pub fn file(&self, guest: usize) -> PathBuf {
+        self.dir.path().join(format!("guest-{guest}"))
+    }
+
+    /// How many programs there are, running or not.
+    pub fn alive(&self) -> usize {
+        Rc::strong_count(&self.alive) - 1
+    }
+
+    /// On how many threads programs have run.
+    pub fn threads(&self) -> usize {
+        self.threads.borrow().len()
+    }
+
+    /// Connects all guests with the server. The future runs them to their end, and gives their exit codes.
+    pub async fn start(&self, server: &Server, what: &'static str) -> Result<impl Future<Output = Result<Vec<i32>>>> {
+        let bar = ProgressBar::new(u64::try_from(GUESTS)?).with_message(what);
+        bar.set_style(ProgressStyle::with_template("{pos:>3} of {len} guests {msg} {wide_bar} {elapsed}")?);
+        let mut guests = Vec::new();
+        for guest in 0..GUESTS {
+            let (socket, bar) = (server.connect().await?, bar.clone());
+            guests.push(async move {
+                let code = self.run(guest, socket).await?;
+                bar.inc(1);
+                Ok(code)
+            });
+        }
+        Ok(async move {
+            let codes = try_join_all(guests).await;
+            bar.finish();
+            codes
+        })
+    }
+
+    async fn run(&self, guest: usize, socket: TcpStream) -> Result<i32> {
+        let (input, output) = socket.into_split();
+        let wasi = WasiCtx::builder()
+            .args(&["visitor", &format!("guest-{guest}"), &SLEEP.as_millis().to_string()])
+            .preopened_dir(self.dir.path(), "/words", FsPerms::ReadWrite)?
+            .stdin(AsyncStdinStream::new(input))
+            .stdout(AsyncStdoutStream::new(4096, output))
+            .inherit_stderr()
+            .build_p1();
+        let mut store = Store::new(&self.engine, Data { wasi, _alive: Rc::clone(&self.alive) });
+        let mut stack = FiberStack::new(DEFAULT_STACK_SIZE)?;
+        let mut program = pin!(command::run(&mut stack, &mut store, &self.linker, &self.module));
+        poll_fn(|cx| {
+            self.threads.borrow_mut().insert(thread::current().id());
+            program.as_mut().poll(cx)
+        })
+        .await
+    }
+}

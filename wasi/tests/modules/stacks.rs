@@ -1,0 +1,142 @@
+//! The kinds of stack, and which host functions each has.
+
+use crate::guest::{Version, guest};
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake};
+use wasmtime::{Engine, Instance, Linker, Module, Result, Val};
+use wasmtime_async::{Carries, DEFAULT_STACK_SIZE, FiberStack, FuncExt, SendFiberStack, Stack, Store, ThreadStack};
+use wasmtime_async_wasi::{p0, p1};
+use wasmtime_wasi::p1::WasiP1Ctx;
+
+pub trait Kind: Stack + Carries<WasiP1Ctx> {
+    fn add_to_linker(linker: &mut Linker<WasiP1Ctx>, version: Version) -> Result<()>;
+
+    fn linker(engine: &Engine, version: Version) -> Linker<WasiP1Ctx> {
+        let mut linker = Linker::new(engine);
+        Self::add_to_linker(&mut linker, version).unwrap();
+        linker
+    }
+}
+
+fn add(linker: &mut Linker<WasiP1Ctx>, version: Version) -> Result<()> {
+    match version {
+        Version::P0 => p0::add_to_linker(linker, |wasi| wasi),
+        Version::P1 => p1::add_to_linker(linker, |wasi| wasi),
+    }
+}
+
+impl Kind for FiberStack {
+    fn add_to_linker(linker: &mut Linker<WasiP1Ctx>, version: Version) -> Result<()> {
+        add(linker, version)
+    }
+}
+
+impl Kind for ThreadStack {
+    fn add_to_linker(linker: &mut Linker<WasiP1Ctx>, version: Version) -> Result<()> {
+        add(linker, version)
+    }
+}
+
+impl Kind for SendFiberStack {
+    fn add_to_linker(linker: &mut Linker<WasiP1Ctx>, version: Version) -> Result<()> {
+        match version {
+            Version::P0 => p0::add_to_linker_send(linker, |wasi| wasi),
+            Version::P1 => p1::add_to_linker_send(linker, |wasi| wasi),
+        }
+    }
+}
+
+/// A test of each of these generic functions for each kind of stack.
+macro_rules! on_each_stack {
+    ($($test:ident)*) => {$(
+        mod $test {
+            #[test]
+            fn on_a_fiber_stack() {
+                super::$test::<wasmtime_async::FiberStack>();
+            }
+
+            #[test]
+            fn on_a_send_fiber_stack() {
+                super::$test::<wasmtime_async::SendFiberStack>();
+            }
+
+            #[test]
+            fn on_a_thread_stack() {
+                super::$test::<wasmtime_async::ThreadStack>();
+            }
+        }
+    )*};
+}
+pub(crate) use on_each_stack;
+
+/// The guest of the functions one by one, on a stack.
+pub struct Guest<S> {
+    pub stack: S,
+    pub store: Store<WasiP1Ctx>,
+    pub instance: Instance,
+}
+
+impl<S: Kind> Guest<S> {
+    pub fn new(engine: &Engine, version: Version, wasi: WasiP1Ctx) -> Self {
+        Self::of(engine, version, &guest(engine, version), wasi)
+    }
+
+    pub fn of(engine: &Engine, version: Version, module: &Module, wasi: WasiP1Ctx) -> Self {
+        let stack = S::new(DEFAULT_STACK_SIZE).unwrap();
+        let mut store = Store::new(engine, wasi);
+        let instance = S::linker(engine, version).instantiate(&mut store, module).unwrap();
+        Self { stack, store, instance }
+    }
+
+    /// Calls one of the functions. The result is its errno.
+    pub async fn call(&mut self, name: &str, arguments: &[Val]) -> Result<i32> {
+        let function = self.instance.get_func(&mut self.store, name).unwrap();
+        let mut results = vec![Val::I32(0); function.ty(&self.store).results().len()];
+        function.call_on(&mut self.stack, &mut self.store, arguments, &mut results).await?;
+        Ok(results.first().map_or(0, Val::unwrap_i32))
+    }
+
+    pub fn write(&mut self, at: usize, bytes: &[u8]) {
+        let memory = self.instance.get_memory(&mut self.store, "memory").unwrap();
+        memory.write(&mut self.store, at, bytes).unwrap();
+    }
+
+    pub fn read<const N: usize>(&mut self, at: usize) -> [u8; N] {
+        let memory = self.instance.get_memory(&mut self.store, "memory").unwrap();
+        memory.data(&self.store)[at..at + N].try_into().unwrap()
+    }
+
+    /// How many host functions came back to the guest.
+    pub fn returned(&mut self) -> i32 {
+        let returned = self.instance.get_global(&mut self.store, "returned").unwrap();
+        returned.get(&mut self.store).unwrap_i32()
+    }
+}
+
+/// Polls by hand, and counts wake-ups.
+#[derive(Default)]
+pub struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Wakes {
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    pub fn poll<F: Future>(self: &Arc<Self>, future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(&Arc::clone(self).into()))
+    }
+}
+
+/// Polls a future once, which must be pending, and drops it.
+pub fn poll_and_drop<F: Future>(future: F) {
+    assert!(Arc::new(Wakes::default()).poll(pin!(future)).is_pending(), "this was to wait");
+}
