@@ -68,7 +68,7 @@ pub enum Error {
     /// A nested call was polled by other code than the future of the host function that made it.
     #[error(
         "a nested call can only be polled by the future of the host function that made it: await what `call_within` and \
-         `instantiate_within` return right there"
+         `instantiate_within` return right there. (Elsewhere, pass code from `bindgen!` an `OnStack` as its store.)"
     )]
     NotWithin,
 

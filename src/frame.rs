@@ -19,6 +19,8 @@ use crate::sync::cell::{Cell, UnsafeCell};
 use crate::sync::thread_cell;
 use std::ptr;
 use std::task::Waker;
+#[cfg(feature = "thread-backend")]
+use wasmtime::Engine;
 
 /// The function that runs a call on its stack: takes its input from [`Frame::slot`] and leaves its result there. Must
 /// not unwind.
@@ -75,6 +77,9 @@ pub struct Frame {
     cancelled: Cell<bool>,
     /// What may be suspended on this stack.
     pub(crate) limits: Limits,
+    /// The lowest address and the size of a thread's stack, set before anything runs on it.
+    #[cfg(feature = "thread-backend")]
+    extent: Cell<(usize, usize)>,
 }
 
 /// Makes a frame the current one of this thread, until it is dropped.
@@ -105,6 +110,8 @@ impl Frame {
             polling: Cell::new(false),
             cancelled: Cell::new(false),
             limits: Limits::new(rule),
+            #[cfg(feature = "thread-backend")]
+            extent: Cell::new((0, 0)),
         }
     }
 
@@ -113,6 +120,12 @@ impl Frame {
     /// What `leave` is called with.
     pub(crate) fn set_backend(&self, backend: *const ()) {
         self.backend.set(backend);
+    }
+
+    /// Notes where the stack of a thread lies. Called at its root.
+    #[cfg(feature = "thread-backend")]
+    pub(crate) fn set_extent(&self, size: usize) {
+        self.extent.set((stack::here().saturating_sub(size), size));
     }
 
     /// Runs one call after another, at the root of the stack, until the stack is entered with nothing to start.
@@ -192,13 +205,18 @@ impl Frame {
     }
 
     /// Whether this stack is a thread's.
+    #[cfg(feature = "thread-backend")]
     pub(crate) fn is_of_thread(&self) -> bool {
-        match self.leave {
-            #[cfg(fiber_stack)]
-            Leave::Fiber => false,
-            #[cfg(feature = "thread-backend")]
-            Leave::Thread => true,
-        }
+        matches!(self.leave, Leave::Thread)
+    }
+
+    /// Whether there is room on a thread's stack for one more guest that a host function calls. Compiled code is stopped by
+    /// wasmtime's limit, which does not know how much the host functions in between have used.
+    #[cfg(feature = "thread-backend")]
+    pub(crate) fn has_room(&self, engine: &Engine) -> bool {
+        let (end, size) = self.extent.get();
+        let guests = if engine.is_pulley() { 0 } else { engine.get_max_wasm_stack() };
+        stack::here().saturating_sub(end) >= size.saturating_sub(guests) / 4
     }
 
     /// Whether a call was begun that has not been entered yet.

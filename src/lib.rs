@@ -3,6 +3,8 @@
 
 mod arity;
 mod call;
+#[cfg(feature = "component-model")]
+pub mod component;
 mod error;
 mod frame;
 mod func;
@@ -33,6 +35,18 @@ mod sealed {
     impl Extended for wasmtime::Func {}
     impl<T: 'static> Extended for wasmtime::InstancePre<T> {}
     impl<T: 'static> Extended for wasmtime::Linker<T> {}
+
+    #[cfg(feature = "component-model")]
+    mod component {
+        use super::Extended;
+        use wasmtime::component::{Func, InstancePre, Linker, LinkerInstance, ResourceAny};
+
+        impl Extended for Func {}
+        impl<T: 'static> Extended for InstancePre<T> {}
+        impl<T: 'static> Extended for Linker<T> {}
+        impl<T: 'static> Extended for LinkerInstance<'_, T> {}
+        impl Extended for ResourceAny {}
+    }
 }
 
 pub use call::{Call, Job};
