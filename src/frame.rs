@@ -167,6 +167,7 @@ impl Frame {
     /// Makes this the current frame of this thread, whose stack is about to run.
     #[inline]
     pub(crate) fn make_current(&self) -> Entered {
+        self.limits.enter();
         Entered { outer: CURRENT.with(|current| current.replace(self)) }
     }
 

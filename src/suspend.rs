@@ -27,7 +27,7 @@ use wasmtime::AsContext;
 /// - [`Error::NotOnStack`] if the code does not run on one of this crate's stacks;
 /// - [`Error::Cancelled`] if the call was dropped: now, or before;
 /// - [`Error::ForeignFrames`] if the future is pending and the stack does not suspend synchronous code;
-/// - [`Error::Unwinding`] if the future is pending and the thread is panicking.
+/// - [`Error::Unwinding`] if the future is pending and this code runs while a panic unwinds the stack.
 ///
 /// # Cancel safety
 ///
