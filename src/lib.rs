@@ -16,6 +16,8 @@ mod nesting;
 mod out_of_line;
 mod pool;
 mod running;
+#[cfg(target_has_atomic = "64")]
+mod slices;
 mod stack;
 mod store;
 mod suspend;
