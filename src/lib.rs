@@ -22,6 +22,7 @@ mod stack;
 mod store;
 mod suspend;
 mod sync;
+mod until;
 mod within;
 
 #[cfg(doc)]
@@ -48,6 +49,7 @@ pub use stack::available::*;
 pub use stack::{CarriedBy, Carries, DEFAULT_STACK_SIZE, SendStack, Stack};
 pub use store::{AsStoreMut, Store};
 pub use suspend::{suspend_in_host_function, suspend_until, yield_now};
+pub use until::Until;
 pub use within::CallWithin;
 
 use wasmtime::Result;

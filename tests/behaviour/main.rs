@@ -40,6 +40,7 @@ mod support;
 mod threads;
 mod towers;
 mod types;
+mod until;
 mod wakers;
 mod wakers_in_nested_polls;
 #[cfg(fiber_stack)]

@@ -11,7 +11,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wasmtime::{Engine, Func, Result, Trap};
 use wasmtime_async::{AsyncFunc, Error, FuncExt, Store};
 
@@ -187,18 +186,14 @@ fn sockets_are_looked_at_under_tokio<K: Kind>(code: Code) -> Result<()> {
     let stack = stack::<K>();
     local(async {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
-        let mut client = tokio::net::TcpStream::connect(listener.local_addr()?).await?;
-        let (mut server, _) = listener.accept().await?;
         // A task like any other.
         let guest = tokio::task::spawn_local(K::boxed(stack, store, run, 0));
-        let mut messages = 0;
-        while messages < 10 {
-            client.write_all(b"a").await?;
-            assert_eq!(server.read_u8().await?, b'a');
-            messages += 1;
+        for _ in 0..10 {
+            tokio::try_join!(tokio::net::TcpStream::connect(listener.local_addr()?), listener.accept())?;
         }
         let slices = slices.load(Ordering::Relaxed);
-        assert!(slices <= 100, "{slices} slices while 10 messages came");
+        println!("{slices} slices while 10 connections came");
+        assert!((1..=200).contains(&slices), "{slices} slices while 10 connections came");
         guest.abort();
         assert!(guest.await.expect_err("never ends").is_cancelled());
         Ok(())
