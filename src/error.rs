@@ -32,6 +32,10 @@ pub enum Error {
     #[error("the call was cancelled, because its future was dropped: return to let it end")]
     Cancelled,
 
+    /// The timer of [`Call::until`](crate::Call::until) was ready before the call had ended.
+    #[error("the call was stopped at its deadline, before it had ended: give it more time, or its guest less to do")]
+    Deadline,
+
     /// Code tried to suspend while its thread was unwinding from a panic.
     #[error(
         "cannot suspend while a panic unwinds the stack: a destructor must not wait for a future that is not ready"

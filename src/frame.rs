@@ -75,6 +75,9 @@ pub struct Frame {
     polling: Cell<bool>,
     /// Set once by the poller when the call is dropped: from then on nothing may suspend.
     cancelled: Cell<bool>,
+    /// How many more futures may be waited for in this stretch before others have a turn. Only for stacks of threads.
+    #[cfg(feature = "thread-backend")]
+    budget: Cell<u32>,
     /// What may be suspended on this stack.
     pub(crate) limits: Limits,
     /// The lowest address and the size of a thread's stack, set before anything runs on it.
@@ -109,6 +112,8 @@ impl Frame {
             kept: UnsafeCell::new(None),
             polling: Cell::new(false),
             cancelled: Cell::new(false),
+            #[cfg(feature = "thread-backend")]
+            budget: Cell::new(waiting::BUDGET),
             limits: Limits::new(rule),
             #[cfg(feature = "thread-backend")]
             extent: Cell::new((0, 0)),
@@ -285,8 +290,11 @@ impl Frame {
             // SAFETY: up to the caller.
             Leave::Fiber => unsafe { stack::fiber::leave(self.backend.get()) },
             #[cfg(feature = "thread-backend")]
-            // SAFETY: as above.
-            Leave::Thread => unsafe { stack::thread::leave(self.backend.get()) },
+            Leave::Thread => {
+                self.budget.set(waiting::BUDGET);
+                // SAFETY: as above.
+                unsafe { stack::thread::leave(self.backend.get()) };
+            }
         }
     }
 }

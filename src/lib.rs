@@ -18,10 +18,13 @@ mod nesting;
 mod out_of_line;
 mod pool;
 mod running;
+#[cfg(target_has_atomic = "64")]
+mod slices;
 mod stack;
 mod store;
 mod suspend;
 mod sync;
+mod until;
 mod within;
 
 #[cfg(doc)]
@@ -60,6 +63,7 @@ pub use stack::available::*;
 pub use stack::{CarriedBy, Carries, DEFAULT_STACK_SIZE, SendStack, Stack};
 pub use store::{AsStoreMut, Store};
 pub use suspend::{suspend_in_host_function, suspend_until, yield_now};
+pub use until::Until;
 pub use within::CallWithin;
 
 use wasmtime::Result;
