@@ -25,13 +25,11 @@ matrix!(
 
 matrix!(checked: sockets_are_looked_at_under_tokio);
 
+type Spinner = (Store<Host>, AsyncFunc<i32, i32>, Arc<AtomicUsize>);
+
 /// A guest that takes an epoch in each turn of its loop, with slices of `delta` turns between which it waits, and how many
 /// slices have begun. It ends after so many turns, or never if that is 0.
-fn spinner<F>(
-    code: Code,
-    delta: u64,
-    mut wait: impl FnMut() -> F + Send + Sync + 'static,
-) -> Result<(Store<Host>, AsyncFunc<i32, i32>, Arc<AtomicUsize>)>
+fn spinner<F>(code: Code, delta: u64, mut wait: impl FnMut() -> F + Send + Sync + 'static) -> Result<Spinner>
 where
     F: Future<Output = ()> + Send + 'static,
 {

@@ -1,7 +1,7 @@
 //! Calls that end at a time.
 
 use crate::common::futures::{CountingWaker, cancel, finish, pending, poll_caught, poll_once};
-use crate::support::guest::{assert_usable, export, guest, runner, stack, store, with};
+use crate::support::guest::{assert_usable, runner, stack, store, with};
 use crate::support::{Code, Host, Kind, matrix};
 use crate::wakers::{Event, poll_with};
 use futures::future::{FusedFuture, ready};
