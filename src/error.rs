@@ -32,6 +32,10 @@ pub enum Error {
     #[error("the call was cancelled, because its future was dropped: return to let it end")]
     Cancelled,
 
+    /// The timer of [`Call::until`](crate::Call::until) was ready before the call had ended.
+    #[error("the call was stopped at its deadline, before it had ended: give it more time, or its guest less to do")]
+    Deadline,
+
     /// Code tried to suspend while its thread was unwinding from a panic.
     #[error(
         "cannot suspend while a panic unwinds the stack: a destructor must not wait for a future that is not ready"
@@ -68,7 +72,7 @@ pub enum Error {
     /// A nested call was polled by other code than the future of the host function that made it.
     #[error(
         "a nested call can only be polled by the future of the host function that made it: await what `call_within` and \
-         `instantiate_within` return right there"
+         `instantiate_within` return right there. (Elsewhere, pass code from `bindgen!` an `OnStack` as its store.)"
     )]
     NotWithin,
 

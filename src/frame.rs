@@ -19,6 +19,8 @@ use crate::sync::cell::{Cell, UnsafeCell};
 use crate::sync::thread_cell;
 use std::ptr;
 use std::task::Waker;
+#[cfg(feature = "thread-backend")]
+use wasmtime::Engine;
 
 /// The function that runs a call on its stack: takes its input from [`Frame::slot`] and leaves its result there. Must
 /// not unwind.
@@ -73,8 +75,14 @@ pub struct Frame {
     polling: Cell<bool>,
     /// Set once by the poller when the call is dropped: from then on nothing may suspend.
     cancelled: Cell<bool>,
+    /// How many more futures may be waited for in this stretch before others have a turn. Only for stacks of threads.
+    #[cfg(feature = "thread-backend")]
+    budget: Cell<u32>,
     /// What may be suspended on this stack.
     pub(crate) limits: Limits,
+    /// The lowest address and the size of a thread's stack, set before anything runs on it.
+    #[cfg(feature = "thread-backend")]
+    extent: Cell<(usize, usize)>,
 }
 
 /// Makes a frame the current one of this thread, until it is dropped.
@@ -104,7 +112,11 @@ impl Frame {
             kept: UnsafeCell::new(None),
             polling: Cell::new(false),
             cancelled: Cell::new(false),
+            #[cfg(feature = "thread-backend")]
+            budget: Cell::new(waiting::BUDGET),
             limits: Limits::new(rule),
+            #[cfg(feature = "thread-backend")]
+            extent: Cell::new((0, 0)),
         }
     }
 
@@ -113,6 +125,12 @@ impl Frame {
     /// What `leave` is called with.
     pub(crate) fn set_backend(&self, backend: *const ()) {
         self.backend.set(backend);
+    }
+
+    /// Notes where the stack of a thread lies. Called at its root.
+    #[cfg(feature = "thread-backend")]
+    pub(crate) fn set_extent(&self, size: usize) {
+        self.extent.set((stack::here().saturating_sub(size), size));
     }
 
     /// Runs one call after another, at the root of the stack, until the stack is entered with nothing to start.
@@ -154,6 +172,7 @@ impl Frame {
     /// Makes this the current frame of this thread, whose stack is about to run.
     #[inline]
     pub(crate) fn make_current(&self) -> Entered {
+        self.limits.enter();
         Entered { outer: CURRENT.with(|current| current.replace(self)) }
     }
 
@@ -192,13 +211,18 @@ impl Frame {
     }
 
     /// Whether this stack is a thread's.
+    #[cfg(feature = "thread-backend")]
     pub(crate) fn is_of_thread(&self) -> bool {
-        match self.leave {
-            #[cfg(fiber_stack)]
-            Leave::Fiber => false,
-            #[cfg(feature = "thread-backend")]
-            Leave::Thread => true,
-        }
+        matches!(self.leave, Leave::Thread)
+    }
+
+    /// Whether there is room on a thread's stack for one more guest that a host function calls. Compiled code is stopped by
+    /// wasmtime's limit, which does not know how much the host functions in between have used.
+    #[cfg(feature = "thread-backend")]
+    pub(crate) fn has_room(&self, engine: &Engine) -> bool {
+        let (end, size) = self.extent.get();
+        let guests = if engine.is_pulley() { 0 } else { engine.get_max_wasm_stack() };
+        stack::here().saturating_sub(end) >= size.saturating_sub(guests) / 4
     }
 
     /// Whether a call was begun that has not been entered yet.
@@ -266,8 +290,11 @@ impl Frame {
             // SAFETY: up to the caller.
             Leave::Fiber => unsafe { stack::fiber::leave(self.backend.get()) },
             #[cfg(feature = "thread-backend")]
-            // SAFETY: as above.
-            Leave::Thread => unsafe { stack::thread::leave(self.backend.get()) },
+            Leave::Thread => {
+                self.budget.set(waiting::BUDGET);
+                // SAFETY: as above.
+                unsafe { stack::thread::leave(self.backend.get()) };
+            }
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Async host functions: which closures can be one, and how wasm calls them.
 
+#[cfg(feature = "component-model")]
+pub(crate) mod component;
+
 use crate::arity::for_each_arity;
 use crate::call::store_id;
 use crate::frame::Frame;

@@ -3,6 +3,8 @@
 
 mod arity;
 mod call;
+#[cfg(feature = "component-model")]
+pub mod component;
 mod error;
 mod frame;
 mod func;
@@ -16,10 +18,13 @@ mod nesting;
 mod out_of_line;
 mod pool;
 mod running;
+#[cfg(target_has_atomic = "64")]
+mod slices;
 mod stack;
 mod store;
 mod suspend;
 mod sync;
+mod until;
 mod within;
 
 #[cfg(doc)]
@@ -33,6 +38,18 @@ mod sealed {
     impl Extended for wasmtime::Func {}
     impl<T: 'static> Extended for wasmtime::InstancePre<T> {}
     impl<T: 'static> Extended for wasmtime::Linker<T> {}
+
+    #[cfg(feature = "component-model")]
+    mod component {
+        use super::Extended;
+        use wasmtime::component::{Func, InstancePre, Linker, LinkerInstance, ResourceAny};
+
+        impl Extended for Func {}
+        impl<T: 'static> Extended for InstancePre<T> {}
+        impl<T: 'static> Extended for Linker<T> {}
+        impl<T: 'static> Extended for LinkerInstance<'_, T> {}
+        impl Extended for ResourceAny {}
+    }
 }
 
 pub use call::{Call, Job};
@@ -46,6 +63,7 @@ pub use stack::available::*;
 pub use stack::{CarriedBy, Carries, DEFAULT_STACK_SIZE, SendStack, Stack};
 pub use store::{AsStoreMut, Store};
 pub use suspend::{suspend_in_host_function, suspend_until, yield_now};
+pub use until::Until;
 pub use within::CallWithin;
 
 use wasmtime::Result;

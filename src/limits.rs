@@ -76,6 +76,8 @@ pub(crate) struct Limits {
     store: Cell<*const ()>,
     /// Whether the job of the call is one of this crate's, rather than a user's closure.
     known: Cell<bool>,
+    /// Whether the thread was panicking when the stack was entered, so that it says nothing of what runs on it.
+    poller_panics: Cell<bool>,
     /// Where the call's part of the thread's list of activations begins.
     #[cfg(fiber_stack)]
     root: Cell<Root>,
@@ -87,6 +89,7 @@ impl Limits {
             rule,
             store: Cell::new(ptr::null()),
             known: Cell::new(false),
+            poller_panics: Cell::new(false),
             #[cfg(fiber_stack)]
             root: Cell::new(Root::UNSEEN),
         }
@@ -102,6 +105,14 @@ impl Limits {
     pub(crate) fn begin(&self, store: *const (), known: bool) {
         self.store.set(store);
         self.known.set(known);
+    }
+
+    /// The stack is about to run, on this thread.
+    #[inline]
+    pub(crate) fn enter(&self) {
+        if self.rule == Rule::Anything {
+            self.poller_panics.set(thread::panicking());
+        }
     }
 
     /// Sets where the call's part of the thread's list begins. Before the stack runs any of the call.
@@ -123,7 +134,8 @@ impl Limits {
     pub(crate) fn allow(&self, site: Site, is_polling: bool) -> Result<(), Refusal> {
         if self.rule == Rule::Anything {
             // A thread counts its panics. Suspended in mid-panic, the stack would leave that count to unrelated code.
-            return if thread::panicking() { Err(Refusal::Unwinding) } else { Ok(()) };
+            let panics = thread::panicking() && !self.poller_panics.get();
+            return if panics { Err(Refusal::Unwinding) } else { Ok(()) };
         }
         Err(Refusal::Foreign(if !self.known.get() {
             Between::Closure

@@ -4,7 +4,7 @@ use crate::stack::available::DefaultStack;
 use crate::stack::check_size;
 use crate::{Error, Stack};
 use futures::channel::oneshot;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 ///
 /// It bounds how many calls are in flight, and so how much address space and memory they take: who finds all stacks in
 /// use waits for one. Stacks are made when they are first needed, reused by whoever comes next, the one used last first,
-/// and kept until the pool, its clones and all stacks taken from it are dropped.
+/// and kept until the pool, its clones and all stacks taken from it are dropped, or until [`shrink_to`](Self::shrink_to) is called.
 ///
 /// A task that holds a stack and waits for another can wait for ever, if all the others do the same: give calls within
 /// calls a pool of their own, or use [`try_get`](Self::try_get).
@@ -88,7 +88,7 @@ struct State<S> {
     created: usize,
     peak: usize,
     /// Those who wait for a place, by the order in which they came. There are none unless all places are taken.
-    waiting: VecDeque<(u64, oneshot::Sender<Place<S>>)>,
+    waiting: BTreeMap<u64, oneshot::Sender<Place<S>>>,
     /// The number of the next one.
     next: u64,
 }
@@ -111,7 +111,7 @@ impl<S: Stack> Pool<S> {
             return Err(Error::EmptyPool);
         }
         let size = check_size(size)?;
-        let state = State { idle: Vec::new(), in_use: 0, created: 0, peak: 0, waiting: VecDeque::new(), next: 0 };
+        let state = State { idle: Vec::new(), in_use: 0, created: 0, peak: 0, waiting: BTreeMap::new(), next: 0 };
         Ok(Self(Arc::new(Shared { max, size, state: Mutex::new(state) })))
     }
 
@@ -154,6 +154,19 @@ impl<S: Stack> Pool<S> {
         PoolCounts { idle: idle.len(), in_use: *in_use, created: *created, peak: *peak, waiting: waiting.len() }
     }
 
+    /// Drops idle stacks until at most `idle` are left, those that were used least recently first. Stacks that are in use are
+    /// not touched, and come back to the pool.
+    ///
+    /// After a peak, this gives memory back. What is dropped is made anew when it is needed.
+    pub fn shrink_to(&self, idle: usize) {
+        let mut state = self.0.lock();
+        let spare = state.idle.len().saturating_sub(idle);
+        let spare: Vec<S> = state.idle.drain(..spare).collect();
+        // To end a stack takes system calls.
+        drop(state);
+        drop(spare);
+    }
+
     fn take(&self, state: &mut State<S>) -> Option<Place<S>> {
         if state.in_use == self.0.max {
             return None;
@@ -167,7 +180,7 @@ impl<S: Stack> Pool<S> {
         let (sender, receiver) = oneshot::channel();
         let number = state.next;
         state.next += 1;
-        state.waiting.push_back((number, sender));
+        state.waiting.insert(number, sender);
         Turn { pool: &self.0, number, receiver, given_up: None }
     }
 }
@@ -192,7 +205,7 @@ impl<S: Stack> Place<S> {
 impl<S> Drop for Place<S> {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
-        let Some((_, sender)) = state.waiting.pop_front() else {
+        let Some((_, sender)) = state.waiting.pop_first() else {
             state.in_use -= 1;
             state.idle.extend(self.stack.take());
             return;
@@ -215,9 +228,7 @@ struct Turn<'a, S> {
 
 impl<S> Drop for Turn<'_, S> {
     fn drop(&mut self) {
-        let mut state = self.pool.lock();
-        let index = state.waiting.binary_search_by_key(&self.number, |(number, _)| *number);
-        self.given_up = index.ok().and_then(|index| state.waiting.remove(index)).map(|(_, sender)| sender);
+        self.given_up = self.pool.lock().waiting.remove(&self.number);
     }
 }
 

@@ -56,12 +56,12 @@ impl<'a, B: Backend, T: 'static, J: Job<T>> Running<'a, B, T, J> {
     }
 
     /// The store, if the call has not begun.
-    #[cfg(fiber_stack)]
     pub(crate) fn new_store(&self) -> Option<&StoreContextMut<'a, T>> {
         if let State::New { store, .. } = &self.state { Some(store) } else { None }
     }
 
     /// Runs the job right here, on whatever stack this is, if it has not begun.
+    #[cfg(feature = "thread-backend")]
     pub(crate) fn run_here(&mut self) -> Option<Result<J::Output>> {
         match mem::replace(&mut self.state, State::Ended) {
             State::New { store, job } => Some(job.run(store)),

@@ -1,18 +1,8 @@
 //! The store: wasmtime's, and whether a call is suspended in it.
 
-#[cfg(target_has_atomic = "64")]
-use crate::Error;
-#[cfg(target_has_atomic = "64")]
-use crate::call::store_id;
-#[cfg(target_has_atomic = "64")]
-use crate::frame::Frame;
-#[cfg(target_has_atomic = "64")]
-use crate::limits::Site;
 use std::fmt;
 use std::mem;
 use std::ops::{Deref, DerefMut};
-#[cfg(target_has_atomic = "64")]
-use wasmtime::UpdateDeadline;
 use wasmtime::{AsContext, AsContextMut, Engine, StoreContext, StoreContextMut};
 
 /// A [`wasmtime::Store`] for calls on stacks, which is used like one: it dereferences to it, and is a context for wasmtime's
@@ -93,71 +83,6 @@ impl<T: 'static> Store<T> {
         if self.suspended {
             lost();
         }
-    }
-}
-
-#[cfg(target_has_atomic = "64")]
-impl<T: 'static> Store<T> {
-    /// When the store's epoch deadline is reached, suspends the guest's stack once, with its task woken, and goes on
-    /// with a deadline `delta` epochs after the current one. (On targets with atomics of 64 bits, which epochs need.)
-    ///
-    /// The engine must have [`Config::epoch_interruption`](wasmtime::Config::epoch_interruption) on, something must call
-    /// [`Engine::increment_epoch`], and the first deadline is set by [`set_epoch_deadline`](wasmtime::Store::set_epoch_deadline).
-    /// This replaces `epoch_deadline_callback` and the like.
-    ///
-    /// # Errors
-    ///
-    /// A guest that reaches its deadline traps with [`Error::NotOnStack`](crate::Error::NotOnStack) if it was not entered
-    /// on a stack of this crate, with [`Error::Cancelled`](crate::Error::Cancelled) if its call was dropped, and with
-    /// [`Error::ForeignFrames`](crate::Error::ForeignFrames) where its stack does not suspend what lies on it.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use futures::future::{poll_fn, select};
-    /// use std::task::Poll;
-    /// use wasmtime::{Config, Engine, Func, Instance, Module};
-    /// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, FuncExt, Stack, Store};
-    ///
-    /// # fn main() -> wasmtime::Result<()> {
-    /// let engine = Engine::new(Config::new().epoch_interruption(true))?;
-    /// let mut store = Store::new(&engine, ());
-    /// store.set_epoch_deadline(1);
-    /// store.epoch_deadline_suspend_and_update(1);
-    ///
-    /// // A program has a thread that does this every few milliseconds.
-    /// let clock = engine.clone();
-    /// let time_passes = Func::wrap(&mut store, move || clock.increment_epoch());
-    ///
-    /// let module = Module::new(
-    ///     &engine,
-    ///     r#"(module
-    ///         (import "" "time passes" (func $time_passes))
-    ///         (func (export "spin") (loop (call $time_passes) (br 0))))"#,
-    /// )?;
-    /// let spin = Instance::new(&mut store, &module, &[time_passes.into()])?;
-    /// let spin = spin.get_func(&mut store, "spin").expect("is exported");
-    /// let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
-    /// let spins_for_ever = spin.call_on(&mut stack, &mut store, &[], &mut []);
-    ///
-    /// // Another task on the same thread, which ends after three turns.
-    /// let mut turns = 0;
-    /// let other_task = poll_fn(|cx| {
-    ///     turns += 1;
-    ///     cx.waker().wake_by_ref();
-    ///     if turns == 3 { Poll::Ready(()) } else { Poll::Pending }
-    /// });
-    /// futures::executor::block_on(select(other_task, spins_for_ever));
-    /// assert_eq!(turns, 3);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn epoch_deadline_suspend_and_update(&mut self, delta: u64) {
-        self.epoch_deadline_callback(move |store| {
-            let site = Site::host_function(store_id(&store), true);
-            Frame::with_current(|frame| frame.yield_now(site)).map_err(Error::into_trap)?;
-            Ok(UpdateDeadline::Continue(delta))
-        });
     }
 }
 

@@ -15,6 +15,8 @@ use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use wasmtime::AsContextMut;
+#[cfg(feature = "thread-backend")]
+use wasmtime::Trap;
 
 /// A call of the guest by an async host function that it has called: the future that
 /// [`AsyncFunc::call_within`](crate::AsyncFunc::call_within) and its like return.
@@ -93,7 +95,11 @@ impl<T: 'static, J: Job<T>> Future for CallWithin<'_, T, J> {
         let this = self.get_mut();
         let host = this.host;
         let Some(host) = host.host() else { return Poll::Ready(Err(Error::NotWithin.into())) };
+        #[cfg(feature = "thread-backend")]
         if host.is_of_thread() {
+            if this.running.new_store().is_some_and(|store| !host.has_room(store.engine())) {
+                return Poll::Ready(Err(Trap::StackOverflow.into()));
+            }
             return Poll::Ready(this.running.run_here().unwrap_or_else(|| Err(Error::Ended.into())));
         }
         #[cfg(fiber_stack)]

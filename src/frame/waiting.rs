@@ -10,6 +10,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+/// How many futures the code on a thread's stack waits for in one stretch, before the poller has a turn.
+///
+/// Executors with a budget for the futures of a task, such as tokio, see the futures of a fiber, which are polled on the
+/// poller's thread, but not those of a thread. A guest whose futures are always ready would never let go of its poller.
+#[cfg(feature = "thread-backend")]
+pub(crate) const BUDGET: u32 = 128;
+
 /// What came of polling a future once.
 pub(crate) enum Polled<T> {
     Ready(T),
@@ -30,6 +37,10 @@ impl Frame {
         mut future: Pin<&mut Option<F>>,
         site: Site,
     ) -> Result<F::Output, Error> {
+        #[cfg(feature = "thread-backend")]
+        if self.is_of_thread() {
+            self.spend(site)?;
+        }
         loop {
             if self.cancelled.get() {
                 return Err(Error::Cancelled);
@@ -49,6 +60,21 @@ impl Frame {
                 Polled::Stale => (),
             }
         }
+    }
+
+    /// Takes one wait from the budget of this stretch, and suspends the stack once if none is left.
+    #[cfg(feature = "thread-backend")]
+    fn spend(&self, site: Site) -> Result<(), Error> {
+        if let Some(left) = self.budget.get().checked_sub(1) {
+            self.budget.set(left);
+            return Ok(());
+        }
+        // Where a future that is ready works, so it does with nothing left: in a destructor during a panic, and inside the
+        // poll of another future, which is only suspended if it must be.
+        if self.polling.get() || self.allow(site).is_err() {
+            return Ok(());
+        }
+        self.yield_now(site)
     }
 
     /// Suspends the stack once, having asked to be resumed soon.

@@ -3,6 +3,7 @@
 use crate::call::Call;
 use crate::frame::Frame;
 use crate::{AsStoreMut, Error, Result};
+use std::hint::black_box;
 use wasmtime::{Engine, StoreContextMut};
 
 #[cfg(fiber_stack)]
@@ -65,6 +66,13 @@ pub(crate) fn check_room(size: usize, engine: &Engine) -> Result<(), Error> {
     let min = engine.get_max_wasm_stack().saturating_add(HOST_ROOM);
     // Guests in Pulley's bytecode have a stack of their own.
     if size >= min || engine.is_pulley() { Ok(()) } else { Err(Error::StackTooSmall { size, min }) }
+}
+
+/// An address on the stack that this code runs on.
+#[inline(never)]
+pub(crate) fn here() -> usize {
+    let local = 0_u8;
+    black_box(&raw const local).addr()
 }
 
 /// A stack that calls run on, one at a time, call after call.

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 use wasmtime::{Result, StoreContextMut};
-use wasmtime_async::{Between, Call, Carries, DefaultStack, Error, Pool, PooledStack, Stack, Store};
+use wasmtime_async::{Between, Call, Carries, DefaultStack, Error, Pool, PooledStack, Stack, Store, Until};
 
 fn is_send<T: Send>() {}
 fn is_sync<T: Sync>() {}
@@ -112,6 +112,9 @@ macro_rules! calls_are_send {
         is_send::<Call<'_, $stack, (), TypedCall<'_, (), ()>>>();
         is_send::<Call<'_, $stack, (), Instantiate<'_, ()>>>();
         is_send::<Call<'_, $stack, (), InstantiatePre<'_, ()>>>();
+        is_unpin::<Until<'_, $stack, (), Closure<()>, ()>>();
+        is_send::<Until<'_, $stack, (), Closure<()>, ()>>();
+        const { assert!(!IsSend::<Until<'_, $stack, (), Closure<()>, NotSend>>::ANSWER) };
         // Before it starts, a call holds its store.
         const { assert!(!IsSend::<Call<'_, $stack, NotSend, Closure<NotSend>>>::ANSWER) };
         const { assert!(!IsSend::<Call<'_, $stack, NotSend, UntypedCall<'_>>>::ANSWER) };

@@ -1,7 +1,7 @@
 //! Calls that are dropped while synchronous code waits on their stacks.
 
 use crate::cancel::{Reports, WAITS, attempt, panics_on_drop, waits_for_ever};
-use crate::common::futures::{cancel, pending, poll_once};
+use crate::common::futures::{cancel, finish, pending, poll_once};
 use crate::support::guest::{assert_usable, export, export_of, guest, runner, stack, store};
 use crate::support::{Code, Host, Kind, Log, matrix};
 use std::future::{pending as never, poll_fn, ready};
@@ -21,6 +21,7 @@ matrix!(
     closures_see_it,
     panics_go_on_in_drop_of_closures,
     after_a_panic_on_the_stack,
+    polled_in_a_panic,
 );
 
 fn destructors_run_in_order<K: Kind>(code: Code) -> Result<()> {
@@ -258,6 +259,35 @@ fn panics_go_on_in_drop_of_closures<K: Kind>(code: Code) -> Result<()> {
     let payload = catch_unwind(AssertUnwindSafe(|| cancel(call))).expect_err("drop goes on with the panic");
     assert_eq!(payload.downcast_ref(), Some(&"on the way out"));
     assert_eq!(log.take(), ["host function", "closure"]);
+    assert_usable(&mut stack, &mut store)
+}
+
+/// A call that is polled by a destructor while its poller panics has done nothing wrong, and waits.
+fn polled_in_a_panic<K: Kind>(code: Code) -> Result<()> {
+    /// Polls when it is dropped.
+    struct Polls<F: FnMut()>(F);
+    impl<F: FnMut()> Drop for Polls<F> {
+        fn drop(&mut self) {
+            assert!(thread::panicking());
+            (self.0)();
+        }
+    }
+
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let mut call = stack.run_send(&mut store, |_| {
+        suspend_until(pending(1))?;
+        yield_now()?;
+        Ok(7)
+    });
+    for _ in 0..2 {
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            let _polls = Polls(|| assert!(poll_once(&mut call).is_pending()));
+            panic_any("of the poller");
+        }));
+        assert!(caught.is_err());
+    }
+    assert_eq!(finish(call)?, 7);
     assert_usable(&mut stack, &mut store)
 }
 

@@ -8,6 +8,7 @@
 #![cfg(not(feature = "loom"))]
 #![allow(clippy::unnecessary_wraps, reason = "all tests have one signature")]
 
+mod always_ready;
 mod auto_traits;
 mod bad_input;
 mod cancel;
@@ -34,10 +35,12 @@ mod polled_inside;
 mod pool;
 mod refused;
 mod refused_inside_wasmtime;
+mod slices;
 mod support;
 mod threads;
 mod towers;
 mod types;
+mod until;
 mod wakers;
 mod wakers_in_nested_polls;
 #[cfg(fiber_stack)]

@@ -27,6 +27,7 @@ matrix!(
     a_forgotten_stack_is_a_place_lost,
     calls_on_many_threads,
     clones_are_the_same_pool,
+    shrunk,
 );
 
 type Get<'a, S> = Pin<Box<dyn Future<Output = Result<PooledStack<S>, Error>> + Send + 'a>>;
@@ -280,6 +281,26 @@ fn calls_on_many_threads<K: Kind>(code: Code) -> Result<()> {
     assert_eq!((idle, in_use), (created, 0));
     assert!(created <= MAX && peak <= MAX);
     Ok(())
+}
+
+/// Idle stacks go, those in use stay, and more are made when they are needed.
+fn shrunk<K: Kind>(code: Code) -> Result<()> {
+    let pool = pool::<K>(4);
+    let held: Vec<_> = (0..4).map(|_| now(&pool)).collect();
+    let mut held = held.into_iter();
+    let in_use = held.next().expect("four were taken");
+    drop(held);
+    assert_eq!((pool.counts().idle, pool.counts().in_use), (3, 1));
+    pool.shrink_to(5);
+    assert_eq!(pool.counts().idle, 3);
+    pool.shrink_to(1);
+    assert_eq!((pool.counts().idle, pool.counts().in_use, pool.counts().created), (1, 1, 4));
+    drop(in_use);
+    pool.shrink_to(0);
+    assert_eq!((pool.counts().idle, pool.counts().in_use), (0, 0));
+    let mut stack = now(&pool);
+    assert_eq!(pool.counts().created, 5);
+    assert_usable(&mut *stack, &mut store(code))
 }
 
 fn clones_are_the_same_pool<K: Kind>(code: Code) -> Result<()> {

@@ -7,10 +7,10 @@ use super::parking::{ParkingFiber, Relay};
 use crate::error::{Between, Error};
 use crate::frame::{Frame, Leave};
 use crate::limits::Rule;
+use crate::stack::here;
 use corosensei::stack::Stack as _;
 use corosensei::{Coroutine, Yielder};
 use std::cell::{Cell, UnsafeCell};
-use std::hint::black_box;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::task::Poll;
@@ -268,11 +268,4 @@ pub(crate) unsafe fn has_room(runner: *const ()) -> Result<bool, Error> {
     let Parts { aside, .. } = unsafe { &*runner.cast::<Parts>() };
     let left = aside.room_below(here()).ok_or(Error::ForeignFrames { between: Between::OtherStack })?;
     Ok(left >= (aside.base().get() - aside.limit().get()) / 4)
-}
-
-/// An address on the stack that this code runs on.
-#[inline(never)]
-fn here() -> usize {
-    let local = 0_u8;
-    black_box(&raw const local).addr()
 }

@@ -41,6 +41,9 @@ static CACHE: LazyLock<Arc<Cache<Service>>> =
 /// tokio runtime is carried over without further ado, so that timers, sockets and `tokio::spawn` work in host functions;
 /// for that, do not keep a guard of `tokio::runtime::Handle::enter` of your own while the stack is suspended.
 ///
+/// Executors that count what a task does, and let others run after so much of it, as tokio does, do not see those futures.
+/// So a call yields by itself before it waits for the 129th future in a stretch, even if all of them were ready.
+///
 /// To locks, too, it is another thread: one that the poller's thread holds while it polls, be it that of
 /// `std::io::Stdout`, is not free for host functions, and polling waits for them.
 ///

@@ -29,6 +29,8 @@ pub struct Runner {
 /// than it has it.
 struct Shared {
     baton: Baton,
+    /// Of the worker's stack, in bytes.
+    size: usize,
     frame: Frame,
     ambient: Ambient,
 }
@@ -48,6 +50,7 @@ impl Runner {
     pub(crate) fn new(cache: &Arc<Cache<Service>>, size: usize, hook: Option<Hook>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             baton: Baton::new(),
+            size,
             frame: Frame::new(Leave::Thread, Rule::Anything),
             ambient: Ambient::default(),
         });
@@ -121,6 +124,7 @@ impl Service {
         let shared = &*self.0;
         shared.baton.wait(Side::Worker);
         shared.frame.set_backend(ptr::from_ref(shared).cast());
+        shared.frame.set_extent(shared.size);
         let _current = shared.frame.make_current();
         shared.enter_ambient();
         // SAFETY: nothing else runs on this thread during this service, and the backend is set.

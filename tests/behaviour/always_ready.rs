@@ -1,0 +1,143 @@
+//! Guests whose host functions are ready whenever they are called.
+
+use crate::common::futures::{CountingWaker, cancel, finish, pending};
+use crate::support::guest::{assert_usable, runner, stack, store};
+use crate::support::{Code, Kind, matrix};
+use crate::wakers::poll_with;
+use futures::future::{Either, select};
+use std::pin::pin;
+use std::sync::Arc;
+use wasmtime::{Func, Result};
+use wasmtime_async::{FuncExt, Stack, Store, suspend_until};
+
+matrix!(lets_others_run_under_tokio, ends_when_dropped);
+
+/// Takes for as long as there is something to take.
+const TAKES: &str = r#"(module
+    (import "" "" (func $take (result i32)))
+    (func (export "run") (loop (br_if 0 (call $take)))))"#;
+
+/// A guest that takes what is always there, from tokio.
+fn takes_for_ever<T>(store: &mut Store<T>) -> Result<Func> {
+    let always = Arc::new(tokio::sync::Semaphore::new(1));
+    let take = Func::wrap_suspending_send(&mut *store, move || {
+        let always = Arc::clone(&always);
+        async move { i32::from(always.acquire().await.is_ok()) }
+    });
+    runner(store, TAKES, [take])
+}
+
+fn lets_others_run_under_tokio<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let run = takes_for_ever(&mut store)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    runtime.block_on(async {
+        let other = async {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        };
+        // Within the task, and beside it. (Before the guest, which leaves nothing of tokio's budget for the task.)
+        let other = pin!(async { tokio::join!(other, tokio::spawn(tokio::task::yield_now())).1 });
+        let result = select(other, run.call_on(&mut stack, &mut store, &[], &mut [])).await;
+        assert!(matches!(result, Either::Left((Ok(()), _))));
+    });
+    assert_usable(&mut stack, &mut store)
+}
+
+/// Suspended because of its budget, if it is, the guest is stopped.
+fn ends_when_dropped<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let run = takes_for_ever(&mut store)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    runtime.block_on(async {
+        let mut call = run.call_on(&mut stack, &mut store, &[], &mut []);
+        assert!(futures::poll!(&mut call).is_pending());
+        cancel(call);
+    });
+    assert_usable(&mut stack, &mut store)
+}
+
+/// On the stack of a thread, which tokio does not see, by a count of this crate's.
+#[cfg(feature = "thread-backend")]
+mod budget_of_threads {
+    use super::*;
+    use crate::support::Thread;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::task::{Context, Poll, Waker};
+
+    #[test]
+    fn yields_after_a_number_of_waits() -> Result<()> {
+        let mut stack = stack::<Thread>();
+        let mut store = store(Code::Pulley);
+        // Each count begins at the last suspension, whatever that was for, and at the beginning of a call.
+        for _ in 0..2 {
+            let waker = CountingWaker::new();
+            let mut call = stack.run(&mut store, |_| {
+                (0..128).try_for_each(|_| suspend_until(async {}))?;
+                suspend_until(pending(1))?; // which comes one too late
+                (0..128).try_for_each(|_| suspend_until(async {}))?;
+                suspend_until(async {})?; // and this, too
+                Ok(())
+            });
+            for woken in 1..=3 {
+                assert!(poll_with(&mut call, &waker).is_pending());
+                assert_eq!(waker.woken(), woken);
+            }
+            assert!(matches!(poll_with(&mut call, &waker), Poll::Ready(Ok(()))));
+        }
+        Ok(())
+    }
+
+    /// What is ready works without suspending where nothing may be suspended.
+    #[test]
+    fn not_where_it_cannot() -> Result<()> {
+        struct Waits;
+        impl Drop for Waits {
+            fn drop(&mut self) {
+                for _ in 0..1000 {
+                    suspend_until(async {}).expect("is ready");
+                }
+            }
+        }
+
+        let mut stack = stack::<Thread>();
+        let mut store = store(Code::Pulley);
+        let mut call = stack.run(&mut store, |_| {
+            let panics = || {
+                let _waits = Waits;
+                panic!("with a destructor that waits");
+            };
+            assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+            Ok(())
+        });
+        let waker = CountingWaker::new();
+        assert!(matches!(poll_with(&mut call, &waker), Poll::Ready(Ok(()))));
+        drop(call);
+        // Nor in the middle of another future's poll.
+        let mut call = stack
+            .run(&mut store, |_| Ok(suspend_until(async { (0..1000).try_for_each(|_| suspend_until(async {})) })??));
+        assert!(matches!(poll_with(&mut call, &waker), Poll::Ready(Ok(()))));
+        assert_eq!(waker.woken(), 0);
+        Ok(())
+    }
+
+    /// Dropped between two futures that are ready.
+    #[test]
+    fn cancelled_between_two() -> Result<()> {
+        let mut stack = stack::<Thread>();
+        let mut store = store(Code::Pulley);
+        let mut call = stack.run(&mut store, |_| {
+            loop {
+                suspend_until(async {})?;
+            }
+        });
+        let poll = std::pin::Pin::new(&mut call).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(poll, Poll::<Result<()>>::Pending));
+        drop(call);
+        assert_eq!(finish(stack.run(&mut store, |_| Ok(1)))?, 1);
+        Ok(())
+    }
+}
