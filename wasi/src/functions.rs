@@ -117,12 +117,10 @@ macro_rules! run {
         $crate::turn::in_turn(async {
             let memory = $crate::guest::memory(&mut $caller)?;
             let (mut memory, context) = $crate::guest::parts(&mut $caller, &memory, $get)?;
-            let alone = sleep(&mut memory, $a, $c).await;
-            let result = $module::$name(context, &mut memory, $a, $b, $c, $d).await;
-            if let Some(subscription) = alone {
-                restore(&mut memory, $a, subscription);
+            if let Some(errno) = sleep(&mut memory, [$a, $b, $c, $d]).await? {
+                return Ok(errno);
             }
-            result
+            $module::$name(context, &mut memory, $a, $b, $c, $d).await
         })
         .await
     };

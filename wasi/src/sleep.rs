@@ -1,37 +1,49 @@
-//! Sleeping: `poll_oneoff` with one subscription, to a clock, which is how every compiled program sleeps.
+//! Sleeping: `poll_oneoff` with one subscription, to a clock and for a time from now on, which is how every compiled program
+//! sleeps.
 //!
-//! Where a context allows wasmtime-wasi to block the thread, for the sake of files (`allow_blocking_current_thread`), its
-//! function does so here, too. So the time passes before it is called, and it is told of none. After that the guest finds
-//! its subscription as it was.
+//! Where a context allows wasmtime-wasi to block the thread, for the sake of files (`allow_blocking_current_thread`), its own
+//! function also blocks the thread to sleep. So this one does not call it.
 
-/// Defines both functions for the types of one version.
+/// Defines `sleep` for the types of one version.
 macro_rules! define_sleep {
     ($types:path) => {
         use $types as types;
 
-        /// Waits if the only subscription is to a clock, for a time from now on, and takes that time out of it. Returns it as it
-        /// was.
-        async fn sleep(memory: &mut GuestMemory<'_>, subscriptions: i32, count: i32) -> Option<types::Subscription> {
-            use types::{Subclockflags, Subscription, SubscriptionClock, SubscriptionU};
+        /// Does what `poll_oneoff` does, if it is called to sleep. Returns the errno then.
+        async fn sleep(
+            memory: &mut GuestMemory<'_>,
+            [subscriptions, events, count, count_of_events]: [i32; 4],
+        ) -> Result<Option<i32>> {
+            use types::{Clockid, Errno, Event, EventFdReadwrite, Eventrwflags, Eventtype, Size};
+            use types::{Subclockflags, Subscription, SubscriptionU};
+            let at = |address: i32| address.cast_unsigned();
             if count != 1 {
-                return None;
+                return Ok(None);
             }
-            let at = GuestPtr::<Subscription>::new(subscriptions.cast_unsigned());
-            let subscription = memory.read(at).ok()?;
-            let SubscriptionU::Clock(clock) = subscription.u.clone() else { return None };
-            if clock.timeout == 0 || clock.flags.contains(Subclockflags::SUBSCRIPTION_CLOCK_ABSTIME) {
-                return None;
+            // What cannot be read is for wasmtime-wasi to complain of.
+            let Ok(subscription) = memory.read(GuestPtr::<Subscription>::new(at(subscriptions))) else {
+                return Ok(None);
+            };
+            let SubscriptionU::Clock(clock) = subscription.u else { return Ok(None) };
+            if clock.flags.contains(Subclockflags::SUBSCRIPTION_CLOCK_ABSTIME) {
+                return Ok(None);
             }
-            tokio::time::sleep(Duration::from_nanos(clock.timeout)).await;
-            let over = SubscriptionU::Clock(SubscriptionClock { timeout: 0, ..clock });
-            memory.write(at, Subscription { u: over, ..subscription }).ok()?;
-            Some(subscription)
-        }
-
-        /// Gives the guest back what it had.
-        fn restore(memory: &mut GuestMemory<'_>, subscriptions: i32, subscription: types::Subscription) {
-            // It was read there, and written once.
-            _ = memory.write(GuestPtr::new(subscriptions.cast_unsigned()), subscription);
+            if !matches!(clock.id, Clockid::Monotonic | Clockid::Realtime) {
+                return Ok(Some(Errno::Inval as i32));
+            }
+            match clock.timeout {
+                0 => $crate::turn::give_way().await,
+                timeout => tokio::time::sleep(Duration::from_nanos(timeout)).await,
+            }
+            let event = Event {
+                userdata: subscription.userdata,
+                error: Errno::Success,
+                type_: Eventtype::Clock,
+                fd_readwrite: EventFdReadwrite { nbytes: 0, flags: Eventrwflags::empty() },
+            };
+            memory.write(GuestPtr::new(at(events)), event)?;
+            memory.write(GuestPtr::<Size>::new(at(count_of_events)), 1)?;
+            Ok(Some(Errno::Success as i32))
         }
     };
 }

@@ -7,7 +7,6 @@ use crate::stacks::{Guest, Kind, on_each_stack, poll_and_drop};
 use crate::steps::{Step, call};
 use crate::waiting::{SUBSCRIPTION, dir, file_calls, guest_with_file, keep_busy, runtime};
 use std::path::Path;
-use wasmtime::Engine;
 use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi::cli::{AsyncStdinStream, AsyncStdoutStream};
 
@@ -54,7 +53,7 @@ fn at_pipes_and_clocks<S: Kind>() {
         call!(fd_write 1, 140, 1, 2000),
         call!(sched_yield),
         call!(poll_oneoff SUBSCRIPTION, 3000, 1, 2000),
-        call!(poll_oneoff SUBSCRIPTION + 100, 3000, 1, 2000),
+        call!(poll_oneoff SUBSCRIPTION + 104, 3000, 1, 2000),
     ];
     for version in VERSIONS {
         for step in &calls {
@@ -66,10 +65,10 @@ fn at_pipes_and_clocks<S: Kind>() {
                 .stdin(AsyncStdinStream::new(input))
                 .stdout(AsyncStdoutStream::new(1, output))
                 .build_p1();
-            let mut guest = Guest::<S>::new(&Engine::default(), version, wasi);
+            let mut guest = Guest::<S>::new(version, wasi);
             guest.write(140, &[1000i32.to_le_bytes(), 100i32.to_le_bytes()].concat());
             guest.write(200, &clock(version, 1, 1, 3_600_000_000_000));
-            guest.write(300, &stdin(version, 1));
+            guest.write(304, &stdin(version, 1));
             let Step::Call(name, arguments) = step else { unreachable!() };
             poll_and_drop(guest.call(name, arguments));
             assert_eq!(guest.returned(), 0, "{version:?} {step:?}: the guest went on");

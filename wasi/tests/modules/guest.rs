@@ -2,21 +2,22 @@
 //! it came back, and returns its result.
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 use wasmtime::{Engine, Linker, Module, Store, ValType};
 use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 /// A version of WASI for modules.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Version {
+pub(crate) enum Version {
     P0,
     P1,
 }
 
-pub const VERSIONS: [Version; 2] = [Version::P0, Version::P1];
+pub(crate) const VERSIONS: [Version; 2] = [Version::P0, Version::P1];
 
 impl Version {
-    pub fn module(self) -> &'static str {
+    pub(crate) fn module(self) -> &'static str {
         match self {
             Self::P0 => "wasi_unstable",
             Self::P1 => "wasi_snapshot_preview1",
@@ -24,7 +25,7 @@ impl Version {
     }
 
     /// wasmtime-wasi's own synchronous functions.
-    pub fn upstream(self, engine: &Engine) -> Linker<WasiP1Ctx> {
+    pub(crate) fn upstream(self, engine: &Engine) -> Linker<WasiP1Ctx> {
         let mut linker = Linker::new(engine);
         match self {
             Self::P0 => wasmtime_wasi::p0::add_to_linker_sync(&mut linker, |wasi| wasi).unwrap(),
@@ -35,7 +36,7 @@ impl Version {
 }
 
 /// Names and types of all that a linker has.
-pub fn functions(linker: &Linker<WasiP1Ctx>) -> Vec<(String, Vec<ValType>, Vec<ValType>)> {
+pub(crate) fn functions(linker: &Linker<WasiP1Ctx>) -> Vec<(String, Vec<ValType>, Vec<ValType>)> {
     let mut store = Store::new(linker.engine(), WasiCtx::builder().build_p1());
     let all: Vec<_> = linker
         .iter(&mut store)
@@ -52,21 +53,30 @@ pub fn functions(linker: &Linker<WasiP1Ctx>) -> Vec<(String, Vec<ValType>, Vec<V
     functions
 }
 
+/// For all tests, which compile both guests only once.
+pub(crate) static ENGINE: LazyLock<Engine> = LazyLock::new(Engine::default);
+
 /// The guest for a version. Its memory has one page, its global `returned` says how many host functions came back.
-pub fn guest(engine: &Engine, version: Version) -> Module {
+pub(crate) fn guest(version: Version) -> &'static Module {
+    static GUESTS: LazyLock<[Module; 2]> = LazyLock::new(|| VERSIONS.map(compile));
+    &GUESTS[version as usize]
+}
+
+fn compile(version: Version) -> Module {
     let (mut imports, mut exports) = (String::new(), String::new());
-    for (name, params, results) in functions(&version.upstream(engine)) {
+    for (name, params, results) in functions(&version.upstream(&ENGINE)) {
         let (_, name) = name.split_once(' ').unwrap();
-        let params: String = params.iter().map(|ty| format!(" (param {ty})")).collect();
-        let results_of_it: String = results.iter().map(|ty| format!(" (result {ty})")).collect();
-        let arguments: String = (0..params.matches("param").count()).map(|n| format!(" (local.get {n})")).collect();
+        let list = |what: &str, types: &[ValType]| {
+            let types: Vec<_> = types.iter().map(ValType::to_string).collect();
+            format!("({what} {})", types.join(" "))
+        };
+        let arguments: Vec<_> = (0..params.len()).map(|n| format!("(local.get {n})")).collect();
+        let arguments = arguments.join(" ");
+        let (params, results) = (list("param", &params), list("result", &results));
         let module = version.module();
-        writeln!(imports, r#"(import "{module}" "{name}" (func ${name}{params}{results_of_it}))"#).unwrap();
-        writeln!(
-            exports,
-            r#"(func (export "{name}"){params}{results_of_it} (call ${name}{arguments}) (call $came_back))"#
-        )
-        .unwrap();
+        writeln!(imports, r#"(import "{module}" "{name}" (func ${name}{params}{results}))"#).unwrap();
+        writeln!(exports, r#"(func (export "{name}"){params}{results} (call ${name} {arguments}) (call $came_back))"#)
+            .unwrap();
     }
     let text = format!(
         r#"(module {imports}
@@ -75,5 +85,5 @@ pub fn guest(engine: &Engine, version: Version) -> Module {
             (func $came_back (global.set $returned (i32.add (global.get $returned) (i32.const 1))))
             {exports})"#
     );
-    Module::new(engine, text).unwrap()
+    Module::new(&ENGINE, text).unwrap()
 }

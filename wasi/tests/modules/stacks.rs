@@ -11,7 +11,7 @@ use wasmtime_async::{Carries, DEFAULT_STACK_SIZE, FiberStack, FuncExt, SendFiber
 use wasmtime_async_wasi::{p0, p1};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
-pub trait Kind: Stack + Carries<WasiP1Ctx> {
+pub(crate) trait Kind: Stack + Carries<WasiP1Ctx> {
     fn add_to_linker(linker: &mut Linker<WasiP1Ctx>, version: Version) -> Result<()>;
 
     fn linker(engine: &Engine, version: Version) -> Linker<WasiP1Ctx> {
@@ -73,44 +73,44 @@ macro_rules! on_each_stack {
 pub(crate) use on_each_stack;
 
 /// The guest of the functions one by one, on a stack.
-pub struct Guest<S> {
-    pub stack: S,
-    pub store: Store<WasiP1Ctx>,
-    pub instance: Instance,
+pub(crate) struct Guest<S> {
+    pub(crate) stack: S,
+    pub(crate) store: Store<WasiP1Ctx>,
+    pub(crate) instance: Instance,
 }
 
 impl<S: Kind> Guest<S> {
-    pub fn new(engine: &Engine, version: Version, wasi: WasiP1Ctx) -> Self {
-        Self::of(engine, version, &guest(engine, version), wasi)
+    pub(crate) fn new(version: Version, wasi: WasiP1Ctx) -> Self {
+        Self::of(version, guest(version), wasi)
     }
 
-    pub fn of(engine: &Engine, version: Version, module: &Module, wasi: WasiP1Ctx) -> Self {
+    pub(crate) fn of(version: Version, module: &Module, wasi: WasiP1Ctx) -> Self {
         let stack = S::new(DEFAULT_STACK_SIZE).unwrap();
-        let mut store = Store::new(engine, wasi);
-        let instance = S::linker(engine, version).instantiate(&mut store, module).unwrap();
+        let mut store = Store::new(module.engine(), wasi);
+        let instance = S::linker(module.engine(), version).instantiate(&mut store, module).unwrap();
         Self { stack, store, instance }
     }
 
     /// Calls one of the functions. The result is its errno.
-    pub async fn call(&mut self, name: &str, arguments: &[Val]) -> Result<i32> {
+    pub(crate) async fn call(&mut self, name: &str, arguments: &[Val]) -> Result<i32> {
         let function = self.instance.get_func(&mut self.store, name).unwrap();
         let mut results = vec![Val::I32(0); function.ty(&self.store).results().len()];
         function.call_on(&mut self.stack, &mut self.store, arguments, &mut results).await?;
         Ok(results.first().map_or(0, Val::unwrap_i32))
     }
 
-    pub fn write(&mut self, at: usize, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, at: usize, bytes: &[u8]) {
         let memory = self.instance.get_memory(&mut self.store, "memory").unwrap();
         memory.write(&mut self.store, at, bytes).unwrap();
     }
 
-    pub fn read<const N: usize>(&mut self, at: usize) -> [u8; N] {
+    pub(crate) fn read<const N: usize>(&mut self, at: usize) -> [u8; N] {
         let memory = self.instance.get_memory(&mut self.store, "memory").unwrap();
         memory.data(&self.store)[at..at + N].try_into().unwrap()
     }
 
     /// How many host functions came back to the guest.
-    pub fn returned(&mut self) -> i32 {
+    pub(crate) fn returned(&mut self) -> i32 {
         let returned = self.instance.get_global(&mut self.store, "returned").unwrap();
         returned.get(&mut self.store).unwrap_i32()
     }
@@ -118,7 +118,7 @@ impl<S: Kind> Guest<S> {
 
 /// Polls by hand, and counts wake-ups.
 #[derive(Default)]
-pub struct Wakes(AtomicUsize);
+pub(crate) struct Wakes(AtomicUsize);
 
 impl Wake for Wakes {
     fn wake(self: Arc<Self>) {
@@ -127,16 +127,16 @@ impl Wake for Wakes {
 }
 
 impl Wakes {
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
 
-    pub fn poll<F: Future>(self: &Arc<Self>, future: Pin<&mut F>) -> Poll<F::Output> {
+    pub(crate) fn poll<F: Future>(self: &Arc<Self>, future: Pin<&mut F>) -> Poll<F::Output> {
         future.poll(&mut Context::from_waker(&Arc::clone(self).into()))
     }
 }
 
 /// Polls a future once, which must be pending, and drops it.
-pub fn poll_and_drop<F: Future>(future: F) {
+pub(crate) fn poll_and_drop<F: Future>(future: F) {
     assert!(Arc::new(Wakes::default()).poll(pin!(future)).is_pending(), "this was to wait");
 }

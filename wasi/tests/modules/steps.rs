@@ -1,13 +1,13 @@
 //! What a guest does, step by step, and what comes of it: on wasmtime-wasi's own functions, and on this crate's.
 
-use crate::guest::{Version, guest};
+use crate::guest::{ENGINE, Version, guest};
 use crate::stacks::{Guest, Kind};
-use wasmtime::{Engine, Instance, Store, Val};
+use wasmtime::{Instance, Store, Val};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 /// One step.
 #[derive(Clone, Debug)]
-pub enum Step {
+pub(crate) enum Step {
     /// The host writes into the guest's memory.
     Write(usize, Vec<u8>),
     /// The guest calls a function.
@@ -18,7 +18,7 @@ pub enum Step {
 
 /// What came of a step.
 #[derive(Debug, PartialEq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     Errno(i32),
     Trap(String),
     Memory(Vec<u8>),
@@ -32,10 +32,9 @@ macro_rules! call {
 }
 pub(crate) use call;
 
-pub fn run_upstream(version: Version, wasi: WasiP1Ctx, steps: &[Step]) -> Vec<Outcome> {
-    let engine = Engine::default();
-    let mut store = Store::new(&engine, wasi);
-    let instance = version.upstream(&engine).instantiate(&mut store, &guest(&engine, version)).unwrap();
+pub(crate) fn run_upstream(version: Version, wasi: WasiP1Ctx, steps: &[Step]) -> Vec<Outcome> {
+    let mut store = Store::new(&ENGINE, wasi);
+    let instance = version.upstream(&ENGINE).instantiate(&mut store, guest(version)).unwrap();
     let call = |store: &mut Store<WasiP1Ctx>, instance: &Instance, name: &str, parameters: &[Val]| {
         let function = instance.get_func(&mut *store, name).unwrap();
         let mut results = vec![Val::I32(0); function.ty(&*store).results().len()];
@@ -56,8 +55,8 @@ pub fn run_upstream(version: Version, wasi: WasiP1Ctx, steps: &[Step]) -> Vec<Ou
     outcomes
 }
 
-pub async fn run_ours<S: Kind>(version: Version, wasi: WasiP1Ctx, steps: &[Step]) -> Vec<Outcome> {
-    let mut guest = Guest::<S>::new(&Engine::default(), version, wasi);
+pub(crate) async fn run_ours<S: Kind>(version: Version, wasi: WasiP1Ctx, steps: &[Step]) -> Vec<Outcome> {
+    let mut guest = Guest::<S>::new(version, wasi);
     let mut outcomes = Vec::new();
     for step in steps {
         match step {

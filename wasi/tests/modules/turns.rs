@@ -1,12 +1,12 @@
 //! Guests that never wait give way to others, as do those that ask to.
 
-use crate::guest::{VERSIONS, Version};
+use crate::guest::{ENGINE, VERSIONS, Version};
 use crate::stacks::{Guest, Kind, Wakes, on_each_stack};
 use crate::steps::{Step, call};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use wasmtime::{Engine, Module};
+use wasmtime::Module;
 use wasmtime_async_wasi::HOST_CALLS_IN_A_ROW;
 use wasmtime_wasi::WasiCtx;
 
@@ -14,7 +14,6 @@ on_each_stack! { a_busy_guest_gives_way a_guest_that_writes_gives_way sched_yiel
 
 /// Calls the host for ever, and counts how often.
 fn busy_guest<S: Kind>(version: Version, import: &str, parameters: &str, arguments: &str) -> Guest<S> {
-    let engine = Engine::default();
     let module = version.module();
     let text = format!(
         r#"(module
@@ -28,7 +27,7 @@ fn busy_guest<S: Kind>(version: Version, import: &str, parameters: &str, argumen
                     (global.set $returned (i32.add (global.get $returned) (i32.const 1)))
                     (br 0))))"#
     );
-    Guest::of(&engine, version, &Module::new(&engine, text).unwrap(), WasiCtx::builder().build_p1())
+    Guest::of(version, &Module::new(&ENGINE, text).unwrap(), WasiCtx::builder().build_p1())
 }
 
 fn gives_way_in_time<S: Kind>(mut guest: impl FnMut(Version) -> Guest<S>) {
@@ -55,7 +54,7 @@ fn gives_way_in_time<S: Kind>(mut guest: impl FnMut(Version) -> Guest<S>) {
 
 fn a_busy_guest_gives_way<S: Kind>() {
     gives_way_in_time(|version| {
-        let arguments = "(i32.const 1) (i64.const 0) (i32.const 100)";
+        let arguments = "(i32.const 1) (i64.const 0) (i32.const 104)";
         busy_guest::<S>(version, "clock_time_get", "(param i32 i64 i32)", arguments)
     });
 }
@@ -70,7 +69,7 @@ fn a_guest_that_writes_gives_way<S: Kind>() {
 
 fn sched_yield_gives_way<S: Kind>() {
     for version in VERSIONS {
-        let mut guest = Guest::<S>::new(&Engine::default(), version, WasiCtx::builder().build_p1());
+        let mut guest = Guest::<S>::new(version, WasiCtx::builder().build_p1());
         let Step::Call(name, arguments) = call!(sched_yield) else { unreachable!() };
         let wakes = Arc::new(Wakes::default());
         let mut call = pin!(guest.call(name, &arguments));

@@ -12,7 +12,6 @@ use std::pin::pin;
 use std::sync::{Arc, mpsc};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
-use wasmtime::Engine;
 use wasmtime_wasi::cli::{AsyncStdinStream, AsyncStdoutStream};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, WasiCtx};
@@ -25,22 +24,22 @@ const OTHER: i32 = 110;
 const LINK: i32 = 120;
 const EMPTY_DIR: i32 = 130;
 const IOVEC: i32 = 140;
-pub const SUBSCRIPTION: i32 = 200;
+pub(crate) const SUBSCRIPTION: i32 = 200;
 const RESULT: i32 = 1000;
 
-pub fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap()
 }
 
 /// Keeps the runtime's only thread for blocking work busy, until what is returned is dropped.
-pub fn keep_busy(runtime: &Runtime) -> mpsc::Sender<()> {
+pub(crate) fn keep_busy(runtime: &Runtime) -> mpsc::Sender<()> {
     let (release, released) = mpsc::channel();
     runtime.spawn_blocking(move || _ = released.recv());
     release
 }
 
 /// A directory with a file, a link, and a directory in it.
-pub fn dir() -> TempDir {
+pub(crate) fn dir() -> TempDir {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("file"), "what is in the file").unwrap();
     fs::create_dir(dir.path().join("empty")).unwrap();
@@ -48,12 +47,12 @@ pub fn dir() -> TempDir {
     dir
 }
 
-pub fn wasi(dir: &Path) -> WasiP1Ctx {
+pub(crate) fn wasi(dir: &Path) -> WasiP1Ctx {
     WasiCtx::builder().preopened_dir(dir, "/dir", FsPerms::ReadWrite).unwrap().build_p1()
 }
 
 /// Calls that wait for files.
-pub fn file_calls() -> Vec<Step> {
+pub(crate) fn file_calls() -> Vec<Step> {
     vec![
         call!(fd_read 4, IOVEC, 1, RESULT),
         call!(fd_pread 4, IOVEC, 1, 3i64, RESULT),
@@ -82,9 +81,9 @@ pub fn file_calls() -> Vec<Step> {
 }
 
 /// A guest that has opened the file, as its descriptor 4.
-pub fn guest_with_file<S: Kind>(runtime: &Runtime, version: Version, dir: &Path) -> Guest<S> {
+pub(crate) fn guest_with_file<S: Kind>(runtime: &Runtime, version: Version, dir: &Path) -> Guest<S> {
     let _entered = runtime.enter();
-    let mut guest = Guest::<S>::new(&Engine::default(), version, wasi(dir));
+    let mut guest = Guest::<S>::new(version, wasi(dir));
     for (at, name) in [(FILE, "file"), (OTHER, "other"), (LINK, "link"), (EMPTY_DIR, "empty")] {
         guest.write(usize::try_from(at).unwrap(), name.as_bytes());
     }
@@ -122,11 +121,10 @@ fn sleepers_wait<S: Kind>() {
     for version in VERSIONS {
         for may_block in [false, true] {
             let runtime = runtime();
-            let engine = Engine::default();
             let mut guests: Vec<_> = (0..10)
                 .map(|_| {
                     let wasi = WasiCtx::builder().allow_blocking_current_thread(may_block).build_p1();
-                    let mut guest = Guest::<S>::new(&engine, version, wasi);
+                    let mut guest = Guest::<S>::new(version, wasi);
                     guest.write(200, &clock(version, 1, 1, 20_000_000));
                     guest
                 })
@@ -160,7 +158,7 @@ fn standard_input_waits<S: Kind>() {
             let _entered = runtime.enter();
             let (input, mut far_end) = tokio::io::duplex(100);
             let wasi = WasiCtx::builder().stdin(AsyncStdinStream::new(input)).build_p1();
-            let mut guest = Guest::<S>::new(&Engine::default(), version, wasi);
+            let mut guest = Guest::<S>::new(version, wasi);
             guest.write(140, &[RESULT.to_le_bytes(), 8i32.to_le_bytes()].concat());
             guest.write(200, &stdin(version, 1));
             let wakes = Arc::new(Wakes::default());
@@ -194,7 +192,7 @@ fn standard_output_waits<S: Kind>() {
         // Takes one byte at a time.
         let (output, mut far_end) = tokio::io::duplex(1);
         let wasi = WasiCtx::builder().stdout(AsyncStdoutStream::new(1, output)).build_p1();
-        let mut guest = Guest::<S>::new(&Engine::default(), version, wasi);
+        let mut guest = Guest::<S>::new(version, wasi);
         guest.write(140, &[RESULT.to_le_bytes(), 4i32.to_le_bytes()].concat());
         guest.write(1000, b"line");
         let Step::Call(name, arguments) = call!(fd_write 1, IOVEC, 1, 2000) else { unreachable!() };
