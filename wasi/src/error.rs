@@ -14,10 +14,10 @@ pub enum Error {
     )]
     NoMemory,
 
-    /// A module that was to run as a program has no place to begin.
+    /// A module or a component that was to run as a program has no place to begin.
     #[error(
-        "the module exports no function `_start` without parameters and results, so it is not a program: a library (of the \
-         kind \"reactor\") is instantiated by `instantiate_on`, and its functions are called one by one"
+        "this is not a program, because it exports no function `_start` without parameters and results (a module) or no \
+         `wasi:cli/run` (a component): instantiate a library by `instantiate_on`, and call its functions one by one"
     )]
     NotACommand,
 }

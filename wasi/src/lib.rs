@@ -7,6 +7,7 @@ mod functions;
 mod guest;
 pub mod p0;
 pub mod p1;
+pub mod p2;
 mod sleep;
 mod turn;
 

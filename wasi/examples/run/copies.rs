@@ -2,7 +2,7 @@
 
 use crate::arguments::{Arguments, StackKind};
 use crate::program::{Program, context};
-use crate::{TIMED_OUT, TRAPPED, complain};
+use crate::{NOT_RUN, TIMED_OUT, TRAPPED, complain};
 use futures::future::join_all;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use wasmtime::{Engine, Result, Trap};
 use wasmtime_async::{Carries, DEFAULT_STACK_SIZE, FiberStack, SendFiberStack, Stack, Store, ThreadStack};
-use wasmtime_async_wasi::command;
+use wasmtime_async_wasi::Error;
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 /// How often a guest that never waits gives way to others, if there is a timeout.
@@ -44,7 +44,7 @@ fn run_on<S: Stack + Carries<WasiP1Ctx>>(program: &Program, arguments: &Argument
     let counts = Counts::default();
     let begun = Instant::now();
     let copies = stacks.iter_mut().zip(&mut stores).map(|(stack, store)| {
-        let copy = counts.count(command::run(stack, store, &program.linker, &program.module));
+        let copy = counts.count(program.run(stack, store));
         async {
             match arguments.timeout {
                 Some(timeout) => tokio::time::timeout(timeout, copy).await.ok(),
@@ -66,7 +66,7 @@ fn run_on<S: Stack + Carries<WasiP1Ctx>>(program: &Program, arguments: &Argument
             Some(Ok(code)) => code,
             Some(Err(error)) => {
                 complain(&format!("{name}: {}", cause(&error)));
-                TRAPPED
+                if error.is::<Error>() { NOT_RUN } else { TRAPPED }
             }
             None => {
                 let timeout = arguments.timeout.unwrap_or_default().as_millis();

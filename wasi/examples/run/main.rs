@@ -9,6 +9,7 @@ mod copies;
 mod program;
 
 use arguments::{Arguments, Command, HELP};
+use program::Program;
 use std::process::exit;
 
 /// The program did not run.
@@ -37,7 +38,7 @@ fn main() {
 }
 
 fn run(arguments: &Arguments) -> i32 {
-    match program::load(arguments).and_then(|program| copies::run(&program, arguments)) {
+    match Program::load(arguments).and_then(|program| copies::run(&program, arguments)) {
         Ok(code) => code,
         Err(error) => {
             complain(&in_one_line(&error));

@@ -2,35 +2,58 @@
 
 use crate::arguments::{Arguments, StackKind};
 use std::fs;
+use wasmtime::component::{self, Component};
 use wasmtime::error::Context as _;
 use wasmtime::{Config, Engine, Linker, Module, Result, bail};
-use wasmtime_async_wasi::{p0, p1};
+use wasmtime_async::{Carries, Stack, Store};
+use wasmtime_async_wasi::{command, p0, p1, p2};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, WasiCtx};
 
 pub(crate) struct Program {
     pub(crate) engine: Engine,
-    pub(crate) linker: Linker<WasiP1Ctx>,
-    pub(crate) module: Module,
+    code: Code,
 }
 
-pub(crate) fn load(arguments: &Arguments) -> Result<Program> {
-    let name = arguments.program.display();
-    let bytes = fs::read(&arguments.program).with_context(|| format!("cannot read {name}"))?;
-    // The format's name, its version, and what it describes.
-    match bytes.get(..8) {
-        Some(b"\0asm\x01\0\0\0") => {}
-        Some([b'\0', b'a', b's', b'm', .., 1, 0]) => bail!("{name} is a component, and only modules are run"),
-        Some([b'\0', b'a', b's', b'm', ..]) => bail!("{name} is WebAssembly of a version that is not known"),
-        _ => bail!("{name} is not WebAssembly"),
-    }
-    let mut config = Config::new();
-    // What lets a guest that never calls the host be stopped. It makes guests a little slower.
-    config.epoch_interruption(arguments.timeout.is_some());
-    let engine = Engine::new(&config)?;
-    let module = Module::from_binary(&engine, &bytes).with_context(|| format!("cannot compile {name}"))?;
+enum Code {
+    Module(Module, Linker<WasiP1Ctx>),
+    Component(Component, component::Linker<WasiP1Ctx>),
+}
 
-    let mut linker = Linker::new(&engine);
+impl Program {
+    /// Reads the program from its file.
+    pub(crate) fn load(arguments: &Arguments) -> Result<Self> {
+        let name = arguments.program.display();
+        let bytes = fs::read(&arguments.program).with_context(|| format!("cannot read {name}"))?;
+        let mut config = Config::new();
+        // What lets a guest that never calls the host be stopped. It makes guests a little slower.
+        config.epoch_interruption(arguments.timeout.is_some());
+        let engine = Engine::new(&config)?;
+        // The format's name, its version, and what it describes.
+        let code = match bytes.get(..8) {
+            Some(b"\0asm\x01\0\0\0") => module(&engine, &bytes, arguments),
+            Some([b'\0', b'a', b's', b'm', .., 1, 0]) => component(&engine, &bytes, arguments.stack),
+            Some([b'\0', b'a', b's', b'm', ..]) => bail!("{name} is WebAssembly of a version that is not known"),
+            _ => bail!("{name} is not WebAssembly"),
+        };
+        Ok(Self { engine, code: code.with_context(|| format!("cannot run {name}"))? })
+    }
+
+    /// Returns the exit code.
+    pub(crate) async fn run<S>(&self, stack: &mut S, store: &mut Store<WasiP1Ctx>) -> Result<i32>
+    where
+        S: Stack + Carries<WasiP1Ctx>,
+    {
+        match &self.code {
+            Code::Module(module, linker) => command::run(stack, store, linker, module).await,
+            Code::Component(component, linker) => command::run_component(stack, store, linker, component).await,
+        }
+    }
+}
+
+fn module(engine: &Engine, bytes: &[u8], arguments: &Arguments) -> Result<Code> {
+    let module = Module::from_binary(engine, bytes).context("it cannot be compiled")?;
+    let mut linker = Linker::new(engine);
     match arguments.stack {
         StackKind::Fiber | StackKind::Thread => {
             p1::add_to_linker(&mut linker, |wasi| wasi)?;
@@ -41,8 +64,19 @@ pub(crate) fn load(arguments: &Arguments) -> Result<Program> {
             p0::add_to_linker_send(&mut linker, |wasi| wasi)?;
         }
     }
-    check_imports(&module, &linker, arguments).with_context(|| format!("cannot run {name}"))?;
-    Ok(Program { engine, linker, module })
+    check_imports(&module, &linker, arguments)?;
+    Ok(Code::Module(module, linker))
+}
+
+fn component(engine: &Engine, bytes: &[u8], stack: StackKind) -> Result<Code> {
+    let component = Component::from_binary(engine, bytes).context("it cannot be compiled")?;
+    let mut linker = component::Linker::new(engine);
+    match stack {
+        StackKind::Fiber | StackKind::Thread => p2::add_to_linker(&mut linker)?,
+        StackKind::Send => p2::add_to_linker_send(&mut linker)?,
+    }
+    linker.instantiate_pre(&component).context("it imports what is not there, or is for another version of WASI")?;
+    Ok(Code::Component(component, linker))
 }
 
 /// Says of the first import that is missing what it may be.
