@@ -48,18 +48,18 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
     // Until all sleep, with their files and sockets open.
     let open_before = open_descriptors()?;
-    let guests = world.start(&server, "to be dropped").await?;
+    let mut guests = Box::pin(world.start(&server, "to be dropped").await?);
     tokio::select! {
-        ended = guests => return Err(format!("the programs ended, before all slept: {ended:?}").into()),
-        () = server.all_sleep() => {
-            let open = open_descriptors()?;
-            // For each at least its file and both ends of its socket.
-            if open < open_before + 3 * GUESTS || world.alive() != GUESTS {
-                return Err(format!("{open} descriptors and {} programs are open", world.alive()).into());
-            }
-        }
+        ended = &mut guests => return Err(format!("the programs ended, before all slept: {ended:?}").into()),
+        () = server.all_sleep() => {}
         () = tokio::time::sleep(LIMIT) => return Err("the programs do not get to sleep".into()),
     }
+    let open = open_descriptors()?;
+    // For each at least its file and both ends of its socket.
+    if open < open_before + 3 * GUESTS || world.alive() != GUESTS {
+        return Err(format!("{open} descriptors and {} programs are open", world.alive()).into());
+    }
+    drop(guests);
     // The server sees each connection end.
     let visits = server.take_visits(LIMIT).await?;
     let dropped = visits.iter().filter(|visit| !visit.is_complete).count();

@@ -10,11 +10,13 @@ Runs a WASI program on a stack of its own, or many copies of it at once on one t
 Usage: run [OPTIONS] PROGRAM.wasm [ARGUMENTS...]
 
 Options:
-    --stack fiber|send|thread  the kind of stack (fiber)
+    --stack fiber|send|thread  the kind of stack (fiber); with `none`, copies run one after the other, without stacks, by
+                               wasmtime-wasi's own synchronous functions, to compare with
     --dir HOST::GUEST          lets the program see the directory HOST, under the name GUEST
     --env NAME=VALUE           sets a variable of the program's environment, which is empty else
     --copies N                 runs N copies, and says at the end how long they took together
     --timeout MS               stops what has not ended after so many milliseconds
+    --trap-unknown-imports     lets a module import functions that are not there, which trap if they are called
     --help                     shows this
 
 What follows the program is the program's, options too. `--` ends the runner's options. A copy that runs alone has the
@@ -34,6 +36,8 @@ pub(crate) enum StackKind {
     Fiber,
     Send,
     Thread,
+    /// None.
+    Without,
 }
 
 pub(crate) struct Arguments {
@@ -44,6 +48,7 @@ pub(crate) struct Arguments {
     /// None runs one copy, and says nothing at the end.
     pub(crate) copies: Option<usize>,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) trap_unknown_imports: bool,
     pub(crate) program: PathBuf,
     /// The program's own arguments, without its name.
     pub(crate) rest: Vec<String>,
@@ -53,7 +58,7 @@ impl Arguments {
     pub(crate) fn parse() -> Result<Command, lexopt::Error> {
         let mut parser = lexopt::Parser::from_env();
         let (mut stack, mut copies, mut timeout) = (StackKind::Fiber, None, None);
-        let (mut dirs, mut env) = (Vec::new(), Vec::new());
+        let (mut dirs, mut env, mut trap_unknown_imports) = (Vec::new(), Vec::new(), false);
         while let Some(argument) = parser.next()? {
             match argument {
                 Long("stack") => stack = parser.value()?.parse_with(stack_kind)?,
@@ -61,11 +66,24 @@ impl Arguments {
                 Long("env") => env.push(parser.value()?.parse_with(variable)?),
                 Long("copies") => copies = Some(parser.value()?.parse_with(number)?),
                 Long("timeout") => timeout = Some(Duration::from_millis(parser.value()?.parse_with(number)?)),
+                Long("trap-unknown-imports") => trap_unknown_imports = true,
                 Long("help") | Short('h') => return Ok(Command::Help),
                 Value(program) => {
+                    if timeout.is_some() && matches!(stack, StackKind::Without) {
+                        return Err("a program without a stack cannot be stopped by a timeout".into());
+                    }
                     let rest = parser.raw_args()?.map(ValueExt::string).collect::<Result<_, _>>()?;
                     let program = program.into();
-                    return Ok(Command::Run(Self { stack, dirs, env, copies, timeout, program, rest }));
+                    return Ok(Command::Run(Self {
+                        stack,
+                        dirs,
+                        env,
+                        copies,
+                        timeout,
+                        trap_unknown_imports,
+                        program,
+                        rest,
+                    }));
                 }
                 other => return Err(other.unexpected()),
             }
@@ -79,7 +97,8 @@ fn stack_kind(name: &str) -> Result<StackKind, &'static str> {
         "fiber" => Ok(StackKind::Fiber),
         "send" => Ok(StackKind::Send),
         "thread" => Ok(StackKind::Thread),
-        _ => Err("the kinds of stack are fiber, send and thread"),
+        "none" => Ok(StackKind::Without),
+        _ => Err("the kinds of stack are fiber, send, thread and none"),
     }
 }
 

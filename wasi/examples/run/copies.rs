@@ -31,7 +31,18 @@ pub(crate) fn run(program: &Program, arguments: &Arguments) -> Result<i32> {
         StackKind::Fiber => run_on::<FiberStack>(program, arguments),
         StackKind::Send => run_on::<SendFiberStack>(program, arguments),
         StackKind::Thread => run_on::<ThreadStack>(program, arguments),
+        StackKind::Without => run_without(program, arguments),
     }
+}
+
+/// One after the other.
+fn run_without(program: &Program, arguments: &Arguments) -> Result<i32> {
+    let counts = Counts::default();
+    counts.threads.borrow_mut().insert(thread::current().id());
+    let begun = Instant::now();
+    let run = |_| Ok(Some(program.run_without(&mut store(program, arguments)?)));
+    let ended = (0..arguments.copies.unwrap_or(1)).map(run).collect::<Result<_>>()?;
+    Ok(report(arguments, ended, begun.elapsed(), &counts))
 }
 
 fn run_on<S: Stack + Carries<WasiP1Ctx>>(program: &Program, arguments: &Arguments) -> Result<i32> {
@@ -57,7 +68,12 @@ fn run_on<S: Stack + Carries<WasiP1Ctx>>(program: &Program, arguments: &Argument
     let took = begun.elapsed();
     // Something may still wait on a thread for a file of a program that is gone.
     runtime.shutdown_background();
+    Ok(report(arguments, ended, took, &counts))
+}
 
+/// Says what came of each copy, none if it was stopped, and returns the exit code.
+fn report(arguments: &Arguments, ended: Vec<Option<Result<i32>>>, took: Duration, counts: &Counts) -> i32 {
+    let number = ended.len();
     let mut codes = Vec::new();
     for (copy, result) in ended.into_iter().enumerate() {
         let name = arguments.program.display();
@@ -79,7 +95,7 @@ fn run_on<S: Stack + Carries<WasiP1Ctx>>(program: &Program, arguments: &Argument
         let (threads, suspensions) = (counts.threads.borrow().len(), counts.suspensions.get());
         println!("copies={number} threads={threads} ms={} suspensions={suspensions}", took.as_millis());
     }
-    Ok(codes.into_iter().find(|code| *code != 0).unwrap_or(0))
+    codes.into_iter().find(|code| *code != 0).unwrap_or(0)
 }
 
 fn store(program: &Program, arguments: &Arguments) -> Result<Store<WasiP1Ctx>> {

@@ -8,7 +8,8 @@ use wasmtime::{Config, Engine, Linker, Module, Result, bail};
 use wasmtime_async::{Carries, Stack, Store};
 use wasmtime_async_wasi::{command, p0, p1, p2};
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::{FsPerms, WasiCtx};
+use wasmtime_wasi::p2::bindings::sync::Command;
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx};
 
 pub(crate) struct Program {
     pub(crate) engine: Engine,
@@ -49,6 +50,20 @@ impl Program {
             Code::Component(component, linker) => command::run_component(stack, store, linker, component).await,
         }
     }
+
+    /// The same without a stack, on this thread, which must not be one that a tokio runtime runs on.
+    pub(crate) fn run_without(&self, store: &mut Store<WasiP1Ctx>) -> Result<i32> {
+        let ended = match &self.code {
+            Code::Module(module, linker) => linker
+                .instantiate(&mut *store, module)
+                .and_then(|instance| instance.get_typed_func::<(), ()>(&mut *store, "_start")?.call(store, ()))
+                .map(|()| 0),
+            Code::Component(component, linker) => Command::instantiate(&mut *store, component, linker)
+                .and_then(|program| program.wasi_cli_run().call_run(store))
+                .map(|ended| ended.map_or(1, |()| 0)),
+        };
+        ended.or_else(|error| error.downcast_ref().map(|exit: &I32Exit| exit.0).ok_or(error))
+    }
 }
 
 fn module(engine: &Engine, bytes: &[u8], arguments: &Arguments) -> Result<Code> {
@@ -63,6 +78,13 @@ fn module(engine: &Engine, bytes: &[u8], arguments: &Arguments) -> Result<Code> 
             p1::add_to_linker_send(&mut linker, |wasi| wasi)?;
             p0::add_to_linker_send(&mut linker, |wasi| wasi)?;
         }
+        StackKind::Without => {
+            wasmtime_wasi::p1::add_to_linker_sync(&mut linker, |wasi| wasi)?;
+            wasmtime_wasi::p0::add_to_linker_sync(&mut linker, |wasi| wasi)?;
+        }
+    }
+    if arguments.trap_unknown_imports {
+        linker.define_unknown_imports_as_traps(&module)?;
     }
     check_imports(&module, &linker, arguments)?;
     Ok(Code::Module(module, linker))
@@ -74,6 +96,7 @@ fn component(engine: &Engine, bytes: &[u8], stack: StackKind) -> Result<Code> {
     match stack {
         StackKind::Fiber | StackKind::Thread => p2::add_to_linker(&mut linker)?,
         StackKind::Send => p2::add_to_linker_send(&mut linker)?,
+        StackKind::Without => wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?,
     }
     linker.instantiate_pre(&component).context("it imports what is not there, or is for another version of WASI")?;
     Ok(Code::Component(component, linker))

@@ -1,0 +1,35 @@
+;; Reads and writes, prints, and sleeps, as often or as long as it is told.
+(module
+    (import "wasi_snapshot_preview1" "path_open"
+        (func $path_open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_pread" (func $fd_pread (param i32 i32 i32 i64 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_pwrite" (func $fd_pwrite (param i32 i32 i32 i64 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll_oneoff (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    ;; A name, a block of 4 KiB, a line of 10 bytes.
+    (data (i32.const 0) "file")
+    (data (i32.const 16) "\00\10\00\00\00\10\00\00")
+    (data (i32.const 24) "\00\20\00\00\0a\00\00\00")
+    (data (i32.const 8192) "some text\n")
+    (func $must (param $errno i32) (if (local.get $errno) (then unreachable)))
+    (func (export "blocks") (param $times i32)
+        (local $fd i32)
+        (call $must (call $path_open (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 1)
+            (i64.const 0x1fffffff) (i64.const 0x1fffffff) (i32.const 0) (i32.const 32)))
+        (local.set $fd (i32.load (i32.const 32)))
+        (loop
+            (call $must (call $fd_pwrite (local.get $fd) (i32.const 16) (i32.const 1)
+                (i64.extend_i32_u (i32.shl (i32.and (local.get $times) (i32.const 63)) (i32.const 12))) (i32.const 36)))
+            (call $must (call $fd_pread (local.get $fd) (i32.const 16) (i32.const 1)
+                (i64.extend_i32_u (i32.shl (i32.and (local.get $times) (i32.const 63)) (i32.const 12))) (i32.const 36)))
+            (br_if 0 (local.tee $times (i32.sub (local.get $times) (i32.const 1))))))
+    (func (export "prints") (param $times i32)
+        (loop
+            (call $must (call $fd_write (i32.const 1) (i32.const 24) (i32.const 1) (i32.const 36)))
+            (br_if 0 (local.tee $times (i32.sub (local.get $times) (i32.const 1))))))
+    (func (export "sleeps") (param $ms i32)
+        (i32.store (i32.const 112) (i32.const 0))
+        (i32.store (i32.const 120) (i32.const 1))
+        (i64.store (i32.const 128) (i64.mul (i64.extend_i32_u (local.get $ms)) (i64.const 1_000_000)))
+        (call $must (call $poll_oneoff (i32.const 104) (i32.const 160) (i32.const 1) (i32.const 200)))))

@@ -1,0 +1,88 @@
+//! This crate's functions beside wasmtime-wasi's own, synchronous and async, in one run. Times are medians of rounds in which each
+//! side has its turn; ratios are to wasmtime-wasi's async.
+//!
+//! ```sh
+//! cargo bench -p wasmtime-async-wasi
+//! ```
+
+mod sides;
+
+use sides::{Async, Ours, Side, Sync};
+use std::env;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+use wasmtime::{Engine, Module, Result};
+use wasmtime_async::{FiberStack, SendFiberStack, ThreadStack};
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::p2::pipe::SinkOutputStream;
+use wasmtime_wasi::{FsPerms, WasiCtx};
+
+struct Case {
+    name: &'static str,
+    function: &'static str,
+    parameter: i32,
+    guests: usize,
+    /// Whether the guests' thread itself may read and write files.
+    may_block: bool,
+}
+
+fn cases(times: i32) -> Vec<Case> {
+    let one = |name, function, may_block| Case { name, function, parameter: times, guests: 1, may_block };
+    vec![
+        one("blocks", "blocks", false),
+        one("blocks_on_the_thread", "blocks", true),
+        one("prints", "prints", false),
+        Case { name: "sleeps_1000", function: "sleeps", parameter: 20, guests: 1000, may_block: false },
+    ]
+}
+
+fn main() -> Result<()> {
+    let quick = env::args().any(|argument| argument == "--quick");
+    let (rounds, times) = if quick { (1, 200) } else { (11, 5000) };
+    let engine = Engine::default();
+    let module = Module::new(&engine, include_str!("guest.wat"))?;
+    let sides: Vec<Box<dyn Side>> = vec![
+        Box::new(Async::new(&module)?),
+        Box::new(Sync::new(&module)?),
+        Box::new(Ours::<FiberStack>::new("fiber", &module)?),
+        Box::new(Ours::<SendFiberStack>::new_send("send", &module)?),
+        Box::new(Ours::<ThreadStack>::new("thread", &module)?),
+    ];
+    let dir = TempDir::new()?;
+    for case in cases(times) {
+        let mut took = vec![Vec::new(); sides.len()];
+        for _ in 0..rounds {
+            for (side, took) in sides.iter().zip(&mut took) {
+                // Synchronous guests sleep one after the other: 20 seconds.
+                if case.guests == 1 || side.name() != "sync" {
+                    let guests = (0..case.guests).map(|_| context(dir.path(), &case)).collect::<Result<_>>()?;
+                    took.push(side.time(guests, case.function, case.parameter)?);
+                }
+            }
+        }
+        let base = median(&mut took[0]);
+        for (side, took) in sides.iter().zip(&mut took) {
+            if let Some(took) = median(took) {
+                let each = took.as_secs_f64() * 1e6 / if case.guests == 1 { f64::from(case.parameter) } else { 1.0 };
+                let ratio = took.as_secs_f64() / base.unwrap_or_default().as_secs_f64();
+                println!("case={} side={} us={each:.1} ratio={ratio:.2}", case.name, side.name());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn context(dir: &Path, case: &Case) -> Result<WasiP1Ctx> {
+    let mut wasi = WasiCtx::builder();
+    wasi.allow_blocking_current_thread(case.may_block);
+    if case.function == "blocks" {
+        wasi.preopened_dir(dir, "/dir", FsPerms::ReadWrite)?;
+    }
+    Ok(wasi.stdout(SinkOutputStream).build_p1())
+}
+
+fn median(took: &mut [Duration]) -> Option<Duration> {
+    took.sort_unstable();
+    took.get(took.len() / 2).copied()
+}

@@ -1,0 +1,9 @@
+//! WASI for components, on every kind of stack: programs do what they do on wasmtime-wasi's own functions, leave the thread to
+//! others while they wait, and stop wherever they wait when their call is dropped.
+
+mod cancelled;
+mod guests;
+mod programs;
+mod sockets;
+mod stacks;
+mod waiting;

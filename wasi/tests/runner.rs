@@ -1,0 +1,141 @@
+//! The runner, from outside: what it runs, and what it says of bad input, in one line, with nothing on standard output.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
+use tempfile::TempDir;
+
+/// Prints `hello` and how many arguments it has, and ends with 3.
+const HELLO: &str = r#"(module
+    (import "wasi_snapshot_preview1" "args_sizes_get" (func $args (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "\10\00\00\00\08\00\00\00")
+    (data (i32.const 16) "hello 0\n")
+    (func (export "_start")
+        (drop (call $args (i32.const 40) (i32.const 44)))
+        (i32.store8 (i32.const 22) (i32.add (i32.const 48) (i32.load (i32.const 40))))
+        (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 48)))
+        (call $exit (i32.const 3))))"#;
+
+/// Sleeps for 50 milliseconds.
+const SLEEPER: &str = r#"(module
+    (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (func (export "_start")
+        (i32.store (i32.const 16) (i32.const 1))
+        (i64.store (i32.const 24) (i64.const 50_000_000))
+        (if (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)) (then unreachable))))"#;
+
+const STACKS: [&str; 3] = ["fiber", "send", "thread"];
+
+static DIR: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().unwrap());
+
+/// A file with a program, by its text.
+fn program(name: &str, text: &str) -> String {
+    let path = DIR.path().join(name);
+    fs::write(&path, wat::parse_str(text).unwrap()).unwrap();
+    path.to_str().unwrap().into()
+}
+
+fn run(arguments: &[&str]) -> Output {
+    // Tests lie in `deps`, beside `examples`.
+    let mut runner: PathBuf = env::current_exe().unwrap();
+    runner.pop();
+    runner.set_file_name("examples");
+    runner.push(format!("run{}", env::consts::EXE_SUFFIX));
+    assert!(runner.exists(), "build the runner: cargo build -p wasmtime-async-wasi --example run");
+    Command::new(runner).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// One line on standard error, which says this, and this exit code.
+fn assert_refused(arguments: &[&str], code: i32, says: &str) {
+    let output = run(arguments);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
+    assert_eq!(error.lines().count(), 1, "{arguments:?}: {error}");
+    assert!(error.contains(says), "{arguments:?}: {error}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+}
+
+#[test]
+fn programs() {
+    let module = program("hello.wasm", HELLO);
+    for stack in STACKS.iter().chain(&["none"]) {
+        let output = run(&["--stack", stack, &module, "--an-argument", "another"]);
+        assert_eq!(output.status.code(), Some(3), "{stack}");
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "hello 3\n", "{stack}");
+        assert!(output.stderr.is_empty(), "{stack}");
+    }
+}
+
+#[test]
+fn copies_at_once() {
+    let sleeper = program("sleeper.wasm", SLEEPER);
+    for stack in STACKS {
+        let output = run(&["--stack", stack, "--copies", "20", &sleeper]);
+        assert_eq!(output.status.code(), Some(0));
+        let output = String::from_utf8(output.stdout).unwrap();
+        let (begin, rest) = output.trim_end().split_once(" ms=").unwrap();
+        let (ms, suspensions) = rest.split_once(" suspensions=").unwrap();
+        assert_eq!(begin, "copies=20 threads=1");
+        // Less than one after the other would take.
+        assert!(ms.parse::<u32>().unwrap() < 20 * 50, "{output}");
+        assert!(suspensions.parse::<u32>().unwrap() >= 20, "{output}");
+    }
+}
+
+#[test]
+fn what_is_no_program() {
+    let text = DIR.path().join("text.wasm");
+    fs::write(&text, "not wasm at all").unwrap();
+    assert_refused(&[text.to_str().unwrap()], 1, "text.wasm is not WebAssembly");
+    let broken = DIR.path().join("broken.wasm");
+    fs::write(&broken, b"\0asm\x01\0\0\0\xff").unwrap();
+    assert_refused(&[broken.to_str().unwrap()], 1, "cannot be compiled");
+    let broken = DIR.path().join("broken-component.wasm");
+    fs::write(&broken, b"\0asm\x0d\0\x01\0\xff").unwrap();
+    assert_refused(&[broken.to_str().unwrap()], 1, "cannot be compiled");
+    assert_refused(&["/no/such/program.wasm"], 1, "cannot read /no/such/program.wasm");
+    assert_refused(&[&program("library.wasm", "(module)")], 1, "exports no function `_start`");
+    assert_refused(&[&program("library-component.wasm", "(component)")], 1, "`wasi:cli/run`");
+}
+
+#[test]
+fn imports_that_are_not_there() {
+    let module = program("elsewhere.wasm", r#"(module (import "elsewhere" "f" (func)) (func (export "_start")))"#);
+    assert_refused(&[&module], 1, "it imports `f` from `elsewhere`");
+    assert_eq!(run(&["--trap-unknown-imports", &module]).status.code(), Some(0));
+    let module = program("other.wasm", r#"(module (import "wasix_32v1" "f" (func)) (func (export "_start")))"#);
+    assert_refused(&[&module], 1, "`wasix_32v1`");
+    let module = program("wasi.wasm", r#"(module (import "wasi_2" "f" (func)) (func (export "_start")))"#);
+    assert_refused(&[&module], 1, "another WASI");
+    let component = program("newer.wasm", r#"(component (import "wasi:cli/stdin@0.9.0" (instance (export "f" (func)))))"#);
+    assert_refused(&[&component], 1, "wasi:cli/stdin@0.9.0");
+}
+
+#[test]
+fn command_lines() {
+    let module = program("hello-too.wasm", HELLO);
+    assert_refused(&[], 2, "no program was named");
+    assert_refused(&["--stack", "pile", &module], 2, "the kinds of stack are");
+    assert_refused(&["--copies", "0", &module], 2, "above 0");
+    assert_refused(&["--timeout", "soon", &module], 2, "above 0");
+    assert_refused(&["--dir", "here", &module], 2, "HOST::GUEST");
+    assert_refused(&["--env", "name", &module], 2, "NAME=VALUE");
+    assert_refused(&["--nonsense", &module], 2, "nonsense");
+    assert_refused(&["--dir", "/no/such/directory::/", &module], 1, "/no/such/directory");
+}
+
+#[test]
+fn programs_that_fail() {
+    let trap = program("trap.wasm", r#"(module (memory (export "memory") 1) (func (export "_start") unreachable))"#);
+    let endless = program("endless.wasm", r#"(module (memory (export "memory") 1) (func (export "_start") (loop (br 0))))"#);
+    for stack in STACKS {
+        assert_refused(&["--stack", stack, &trap], 134, "trapped");
+        assert_refused(&["--stack", stack, "--timeout", "50", &endless], 124, "after 50 ms");
+    }
+}
