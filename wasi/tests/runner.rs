@@ -113,7 +113,8 @@ fn imports_that_are_not_there() {
     assert_refused(&[&module], 1, "`wasix_32v1`");
     let module = program("wasi.wasm", r#"(module (import "wasi_2" "f" (func)) (func (export "_start")))"#);
     assert_refused(&[&module], 1, "another WASI");
-    let component = program("newer.wasm", r#"(component (import "wasi:cli/stdin@0.9.0" (instance (export "f" (func)))))"#);
+    let component =
+        program("newer.wasm", r#"(component (import "wasi:cli/stdin@0.9.0" (instance (export "f" (func)))))"#);
     assert_refused(&[&component], 1, "wasi:cli/stdin@0.9.0");
 }
 
@@ -133,7 +134,8 @@ fn command_lines() {
 #[test]
 fn programs_that_fail() {
     let trap = program("trap.wasm", r#"(module (memory (export "memory") 1) (func (export "_start") unreachable))"#);
-    let endless = program("endless.wasm", r#"(module (memory (export "memory") 1) (func (export "_start") (loop (br 0))))"#);
+    let endless =
+        program("endless.wasm", r#"(module (memory (export "memory") 1) (func (export "_start") (loop (br 0))))"#);
     for stack in STACKS {
         assert_refused(&["--stack", stack, &trap], 134, "trapped");
         assert_refused(&["--stack", stack, "--timeout", "50", &endless], 124, "after 50 ms");

@@ -1,6 +1,7 @@
 //! Programs as components: modules by the adapter that makes functions of the old WASI of those of the new.
 
-use std::sync::LazyLock;
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex};
 use wasi_preview1_component_adapter_provider::{
     WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
 };
@@ -27,6 +28,11 @@ pub(crate) fn component(module: &str) -> Component {
 /// Sleeps for so long, writes what comes on standard input to the file `file` in its first directory, after `before `, and prints
 /// all of the file. Fails at the end.
 pub(crate) fn visitor(sleep: u64) -> Component {
+    static VISITORS: LazyLock<Mutex<HashMap<u64, Component>>> = LazyLock::new(Mutex::default);
+    VISITORS.lock().unwrap().entry(sleep).or_insert_with(|| new_visitor(sleep)).clone()
+}
+
+fn new_visitor(sleep: u64) -> Component {
     component(&format!(
         r#"(module
             (import "wasi_snapshot_preview1" "path_open"
@@ -75,8 +81,13 @@ pub(crate) fn visitor(sleep: u64) -> Component {
     ))
 }
 
-/// Writes for ever, and counts in the length of what it has written.
+/// Writes for ever, one byte after the other.
 pub(crate) fn chatterbox() -> Component {
+    static CHATTERBOX: LazyLock<Component> = LazyLock::new(new_chatterbox);
+    CHATTERBOX.clone()
+}
+
+fn new_chatterbox() -> Component {
     component(
         r#"(module
             (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))

@@ -98,11 +98,10 @@ fn a_busy_program_gives_way<S: Kind>() {
         assert_eq!(wakes.count(), turn, "woken");
         written.push(output.contents().len());
     }
-    // The first turn may have begun before.
-    for turn in written.windows(2) {
-        let calls = turn[1] - turn[0];
-        assert!((1..=usize::try_from(HOST_CALLS_IN_A_ROW).unwrap()).contains(&calls), "{written:?}");
-    }
+    // The first turn may have begun before, and a `ThreadStack` has turns of its own besides.
+    let most = usize::try_from(HOST_CALLS_IN_A_ROW).unwrap();
+    assert!(written.windows(2).all(|turn| turn[1] - turn[0] <= most), "{written:?}");
+    assert!(written[3] - written[0] >= most, "{written:?}");
 }
 
 /// Data that is not `Send`.

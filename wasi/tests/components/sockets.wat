@@ -26,7 +26,7 @@
     ;; One datagram, to nobody in particular.
     (data (i32.const 64) "\00\00\00\00\04\00\00\00")
     (global $free (mut i32) (i32.const 4096))
-    (func (export "cabi_realloc") (param i32 i32 i32 $len i32) (result i32)
+    (func (export "cabi_realloc") (param i32 i32 i32) (param $len i32) (result i32)
         (global.get $free)
         (global.set $free
             (i32.and (i32.add (i32.add (global.get $free) (local.get $len)) (i32.const 7)) (i32.const -8))))
