@@ -12,8 +12,13 @@ use wit_component::ComponentEncoder;
 /// For all tests.
 pub(crate) static ENGINE: LazyLock<Engine> = LazyLock::new(Engine::default);
 
-/// A component of a module's text, which is a program.
+/// A component of a module's text, which is a program. It is compiled once for all tests.
 pub(crate) fn component(module: &str) -> Component {
+    static COMPONENTS: LazyLock<Mutex<HashMap<String, Component>>> = LazyLock::new(Mutex::default);
+    COMPONENTS.lock().unwrap().entry(module.into()).or_insert_with(|| compile(module)).clone()
+}
+
+fn compile(module: &str) -> Component {
     let module = wat::parse_str(module).unwrap();
     let component = ComponentEncoder::default()
         .module(&module)
@@ -28,11 +33,6 @@ pub(crate) fn component(module: &str) -> Component {
 /// Sleeps for so long, writes what comes on standard input to the file `file` in its first directory, after `before `, and prints
 /// all of the file. Fails at the end.
 pub(crate) fn visitor(sleep: u64) -> Component {
-    static VISITORS: LazyLock<Mutex<HashMap<u64, Component>>> = LazyLock::new(Mutex::default);
-    VISITORS.lock().unwrap().entry(sleep).or_insert_with(|| new_visitor(sleep)).clone()
-}
-
-fn new_visitor(sleep: u64) -> Component {
     component(&format!(
         r#"(module
             (import "wasi_snapshot_preview1" "path_open"
@@ -83,11 +83,6 @@ fn new_visitor(sleep: u64) -> Component {
 
 /// Writes for ever, one byte after the other.
 pub(crate) fn chatterbox() -> Component {
-    static CHATTERBOX: LazyLock<Component> = LazyLock::new(new_chatterbox);
-    CHATTERBOX.clone()
-}
-
-fn new_chatterbox() -> Component {
     component(
         r#"(module
             (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
