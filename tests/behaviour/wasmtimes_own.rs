@@ -60,7 +60,7 @@ fn not_in_one_store<K: Kind>(code: Code) -> Result<()> {
     refused(finish(linker.instantiate_on(&mut stack, &mut store, &module)).map(drop));
 
     for turn_on in [(|store| store.epoch_deadline_async_yield_and_update(1)) as fn(&mut Store<Host>), |store| {
-        store.fuel_async_yield_interval(Some(1)).expect("fuel is on")
+        store.fuel_async_yield_interval(Some(1)).expect("fuel is on");
     }] {
         let mut store = Store::new(&engine, Host::default());
         store.set_fuel(u64::MAX)?;
