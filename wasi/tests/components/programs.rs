@@ -78,7 +78,7 @@ fn exit_codes_and_traps<S: Kind>() {
 
 fn what_is_no_program<S: Kind>() {
     let run = |text: &str| {
-        let component = Component::new(&*ENGINE, text).context("the test's own").unwrap();
+        let component = Component::new(&ENGINE, text).context("the test's own").unwrap();
         block_on(run::<S>(&component, WasiCtx::builder().build_p1())).unwrap_err()
     };
     let error = run("(component)");
