@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 use wasmtime::{Engine, Module, Result};
-use wasmtime_async::{FiberStack, SendFiberStack, ThreadStack};
+use wasmtime_async::{FiberStack, SendFiberStack, Stack, ThreadStack, tokio_runtime};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::SinkOutputStream;
 use wasmtime_wasi::{FsPerms, WasiCtx};
@@ -45,9 +45,13 @@ fn main() -> Result<()> {
     let sides: Vec<Box<dyn Side>> = vec![
         Box::new(Async::new(&module)?),
         Box::new(Sync::new(&module)?),
-        Box::new(Ours::<FiberStack>::new("fiber", &module)?),
-        Box::new(Ours::<SendFiberStack>::new_send("send", &module)?),
-        Box::new(Ours::<ThreadStack>::new("thread", &module)?),
+        Box::new(Ours::new("fiber", &module, FiberStack::new)?),
+        Box::new(Ours::new_send("send", &module, SendFiberStack::new)?),
+        Box::new(Ours::new("thread", &module, |size| {
+            let mut stack = ThreadStack::new(size)?;
+            stack.set_ambient(tokio_runtime);
+            Ok(stack)
+        })?),
     ];
     let dir = TempDir::new()?;
     for case in cases(times) {

@@ -87,27 +87,28 @@ pub(crate) struct Ours<S> {
     module: Module,
     linker: Linker<WasiP1Ctx>,
     runtime: Runtime,
-    new_stack: fn(usize) -> Result<S, wasmtime_async::Error>,
+    new_stack: NewStack<S>,
 }
 
+type NewStack<S> = fn(usize) -> Result<S, wasmtime_async::Error>;
 type AddToLinker = fn(&mut Linker<WasiP1Ctx>) -> Result<()>;
 
 impl<S: Stack> Ours<S> {
     /// Host functions whose futures need not be `Send`.
-    pub(crate) fn new(name: &'static str, module: &Module) -> Result<Self> {
-        Self::with(name, module, |linker| p1::add_to_linker(linker, |wasi| wasi))
+    pub(crate) fn new(name: &'static str, module: &Module, new_stack: NewStack<S>) -> Result<Self> {
+        Self::with(name, module, new_stack, |linker| p1::add_to_linker(linker, |wasi| wasi))
     }
 
-    fn with(name: &'static str, module: &Module, add: AddToLinker) -> Result<Self> {
+    fn with(name: &'static str, module: &Module, new_stack: NewStack<S>, add: AddToLinker) -> Result<Self> {
         let mut linker = Linker::new(module.engine());
         add(&mut linker)?;
-        Ok(Self { name, module: module.clone(), linker, runtime: runtime()?, new_stack: S::new })
+        Ok(Self { name, module: module.clone(), linker, runtime: runtime()?, new_stack })
     }
 }
 
 impl<S: SendStack> Ours<S> {
-    pub(crate) fn new_send(name: &'static str, module: &Module) -> Result<Self> {
-        Self::with(name, module, |linker| p1::add_to_linker_send(linker, |wasi| wasi))
+    pub(crate) fn new_send(name: &'static str, module: &Module, new_stack: NewStack<S>) -> Result<Self> {
+        Self::with(name, module, new_stack, |linker| p1::add_to_linker_send(linker, |wasi| wasi))
     }
 }
 

@@ -11,8 +11,9 @@ use std::pin::pin;
 use std::thread;
 use std::time::{Duration, Instant};
 use wasmtime::{Engine, Result, Trap};
-use wasmtime_async::{Carries, DEFAULT_STACK_SIZE, FiberStack, SendFiberStack, Stack, Store, ThreadStack};
-use wasmtime_async_wasi::Error;
+use wasmtime_async::{
+    Carries, DEFAULT_STACK_SIZE, Error, FiberStack, SendFiberStack, Stack, Store, ThreadStack, tokio_runtime,
+};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 /// How often a guest that never waits gives way to others, if there is a timeout.
@@ -28,9 +29,13 @@ struct Counts {
 /// Returns the exit code.
 pub(crate) fn run(program: &Program, arguments: &Arguments) -> Result<i32> {
     match arguments.stack {
-        StackKind::Fiber => run_on::<FiberStack>(program, arguments),
-        StackKind::Send => run_on::<SendFiberStack>(program, arguments),
-        StackKind::Thread => run_on::<ThreadStack>(program, arguments),
+        StackKind::Fiber => run_on(program, arguments, FiberStack::new),
+        StackKind::Send => run_on(program, arguments, SendFiberStack::new),
+        StackKind::Thread => run_on(program, arguments, |size| {
+            let mut stack = ThreadStack::new(size)?;
+            stack.set_ambient(tokio_runtime);
+            Ok(stack)
+        }),
         StackKind::Without => run_without(program, arguments),
     }
 }
@@ -45,9 +50,13 @@ fn run_without(program: &Program, arguments: &Arguments) -> Result<i32> {
     Ok(report(arguments, ended, begun.elapsed(), &counts))
 }
 
-fn run_on<S: Stack + Carries<WasiP1Ctx>>(program: &Program, arguments: &Arguments) -> Result<i32> {
+fn run_on<S: Stack + Carries<WasiP1Ctx>>(
+    program: &Program,
+    arguments: &Arguments,
+    new_stack: fn(usize) -> Result<S, Error>,
+) -> Result<i32> {
     let number = arguments.copies.unwrap_or(1);
-    let mut stacks = (0..number).map(|_| S::new(DEFAULT_STACK_SIZE)).collect::<Result<Vec<_>, _>>()?;
+    let mut stacks = (0..number).map(|_| new_stack(DEFAULT_STACK_SIZE)).collect::<Result<Vec<_>, _>>()?;
     let mut stores = (0..number).map(|_| store(program, arguments)).collect::<Result<Vec<_>>>()?;
     if arguments.timeout.is_some() {
         tick(program.engine.clone());
@@ -82,7 +91,7 @@ fn report(arguments: &Arguments, ended: Vec<Option<Result<i32>>>, took: Duration
             Some(Ok(code)) => code,
             Some(Err(error)) => {
                 complain(&format!("{name}: {}", cause(&error)));
-                if error.is::<Error>() { NOT_RUN } else { TRAPPED }
+                if error.is::<wasmtime_async_wasi::Error>() { NOT_RUN } else { TRAPPED }
             }
             None => {
                 let timeout = arguments.timeout.unwrap_or_default().as_millis();

@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use wasmtime::Result;
 use wasmtime::component::Component;
+use wasmtime_async::Store;
 use wasmtime_async::component::{AsyncFunc, LinkerExt};
-use wasmtime_async::{DEFAULT_STACK_SIZE, Store};
 use wasmtime_wasi::WasiCtx;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -30,7 +30,7 @@ async fn call<S: Kind>(function: &str, port: u16) -> Result<u32> {
     let mut wasi = WasiCtx::builder();
     wasi.inherit_network().allow_tcp(true).allow_udp(true);
     let mut store = Store::new(&ENGINE, wasi.build_p1());
-    let mut stack = S::new(DEFAULT_STACK_SIZE)?;
+    let mut stack = S::new_stack();
     let instance = S::linker().instantiate_on(&mut stack, &mut store, &GUEST).await?;
     let function = AsyncFunc::from(instance.get_typed_func::<(u16,), (u32,)>(&mut store, function)?);
     Ok(function.call(&mut stack, &mut store, (port,)).await?.0)

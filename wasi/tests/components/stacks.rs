@@ -8,11 +8,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake};
 use wasmtime::Result;
 use wasmtime::component::{Component, Linker};
-use wasmtime_async::{Carries, DEFAULT_STACK_SIZE, FiberStack, SendFiberStack, Stack, Store, ThreadStack};
+use wasmtime_async::{
+    Carries, DEFAULT_STACK_SIZE, FiberStack, SendFiberStack, Stack, Store, ThreadStack, tokio_runtime,
+};
 use wasmtime_async_wasi::{command, p2};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 pub(crate) trait Kind: Stack + Carries<WasiP1Ctx> {
+    fn new_stack() -> Self {
+        Self::new(DEFAULT_STACK_SIZE).unwrap()
+    }
+
     fn linker() -> Linker<WasiP1Ctx> {
         let mut linker = Linker::new(&ENGINE);
         p2::add_to_linker(&mut linker).unwrap();
@@ -22,7 +28,13 @@ pub(crate) trait Kind: Stack + Carries<WasiP1Ctx> {
 
 impl Kind for FiberStack {}
 
-impl Kind for ThreadStack {}
+impl Kind for ThreadStack {
+    fn new_stack() -> Self {
+        let mut stack = Self::new(DEFAULT_STACK_SIZE).unwrap();
+        stack.set_ambient(tokio_runtime);
+        stack
+    }
+}
 
 impl Kind for SendFiberStack {
     fn linker() -> Linker<WasiP1Ctx> {
@@ -59,7 +71,7 @@ pub(crate) use on_each_stack;
 pub(crate) async fn run<S: Kind>(component: &Component, wasi: WasiP1Ctx) -> Result<i32> {
     let linker = S::linker();
     let mut store = Store::new(&ENGINE, wasi);
-    let mut stack = S::new(DEFAULT_STACK_SIZE)?;
+    let mut stack = S::new_stack();
     command::run_component(&mut stack, &mut store, &linker, component).await
 }
 

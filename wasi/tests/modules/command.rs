@@ -4,7 +4,7 @@ use crate::guest::Version;
 use crate::stacks::{Kind, on_each_stack};
 use futures::executor::block_on;
 use wasmtime::{Engine, Module, Result, Trap};
-use wasmtime_async::{DEFAULT_STACK_SIZE, SendFiberStack, SendStack, Store, ThreadStack};
+use wasmtime_async::{SendFiberStack, SendStack, Store, ThreadStack};
 use wasmtime_async_wasi::{Error, command};
 use wasmtime_wasi::WasiCtx;
 
@@ -19,7 +19,7 @@ fn run<S: Kind>(rest: &str) -> Result<i32> {
     let module = Module::new(&engine, format!("(module {IMPORTS} {rest})"))?;
     let linker = S::linker(&engine, Version::P1);
     let mut store = Store::new(&engine, WasiCtx::builder().build_p1());
-    let mut stack = S::new(DEFAULT_STACK_SIZE)?;
+    let mut stack = S::new_stack();
     block_on(command::run(&mut stack, &mut store, &linker, &module))
 }
 
@@ -80,7 +80,7 @@ where
     let module = Module::new(&engine, format!("(module {IMPORTS} {body})")).unwrap();
     let mut store = Store::new(&engine, WasiCtx::builder().build_p1());
     let linker = S::linker(&engine, Version::P1);
-    let mut stack = S::new(DEFAULT_STACK_SIZE).unwrap();
+    let mut stack = S::new_stack();
     let program = tokio::spawn(async move { command::run(&mut stack, &mut store, &linker, &module).await });
     assert_eq!(program.await.unwrap().unwrap(), 7);
 }

@@ -7,11 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake};
 use wasmtime::{Engine, Instance, Linker, Module, Result, Val};
-use wasmtime_async::{Carries, DEFAULT_STACK_SIZE, FiberStack, FuncExt, SendFiberStack, Stack, Store, ThreadStack};
+use wasmtime_async::{
+    Carries, DEFAULT_STACK_SIZE, FiberStack, FuncExt, SendFiberStack, Stack, Store, ThreadStack, tokio_runtime,
+};
 use wasmtime_async_wasi::{p0, p1};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 pub(crate) trait Kind: Stack + Carries<WasiP1Ctx> {
+    fn new_stack() -> Self {
+        Self::new(DEFAULT_STACK_SIZE).unwrap()
+    }
+
     fn add_to_linker(linker: &mut Linker<WasiP1Ctx>, version: Version) -> Result<()>;
 
     fn linker(engine: &Engine, version: Version) -> Linker<WasiP1Ctx> {
@@ -35,6 +41,12 @@ impl Kind for FiberStack {
 }
 
 impl Kind for ThreadStack {
+    fn new_stack() -> Self {
+        let mut stack = Self::new(DEFAULT_STACK_SIZE).unwrap();
+        stack.set_ambient(tokio_runtime);
+        stack
+    }
+
     fn add_to_linker(linker: &mut Linker<WasiP1Ctx>, version: Version) -> Result<()> {
         add(linker, version)
     }
@@ -85,7 +97,7 @@ impl<S: Kind> Guest<S> {
     }
 
     pub(crate) fn of(version: Version, module: &Module, wasi: WasiP1Ctx) -> Self {
-        let stack = S::new(DEFAULT_STACK_SIZE).unwrap();
+        let stack = S::new_stack();
         let mut store = Store::new(module.engine(), wasi);
         let instance = S::linker(module.engine(), version).instantiate(&mut store, module).unwrap();
         Self { stack, store, instance }
