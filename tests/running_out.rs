@@ -7,6 +7,7 @@ mod common;
 
 use common::child;
 use common::futures::{finish, poll_once};
+use common::watchdog::{threads, wait_until};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use rustix::param::page_size;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -92,7 +93,9 @@ fn exhaust<S: Stack>(size: usize) -> Vec<S> {
 
 /// Calls that are in flight go on while there is nothing to be had, each to its own end; stacks can be used; and what
 /// could not be made can be made when something was given back.
-fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> Used) {
+///
+/// A stack in the middle is dropped while there is nothing to be had, if that gives its memory back at once.
+fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, at_once: bool, use_up: impl Fn() -> Used) {
     let engine = engine();
     let mut places: Vec<_> = (0..5).map(|_| (S::new(size).unwrap(), guest(&engine))).collect();
     let mut spare = guest(&engine);
@@ -112,10 +115,13 @@ fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> 
         assert!(calls.iter_mut().all(|call| poll_once(call).is_pending()));
 
         let (mut store, forgotten_run) = guest(&engine);
+        let running = threads().len();
         let mut neighbours: Vec<_> = (0..5).map(|_| S::new(size).unwrap()).collect();
         let used = use_up();
-        // From between the others, which may be one mapping to the system.
-        drop(neighbours.remove(2));
+        if at_once {
+            // From between the others, which may be one mapping to the system.
+            drop(neighbours.remove(2));
+        }
         let more = exhaust::<S>(size);
         // A stack whose call is forgotten needs memory, or a thread, anew.
         let (param, mut squared) = ([Val::I32(2)], [Val::I32(0)]);
@@ -147,7 +153,8 @@ fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> 
             assert_eq!(result[0].unwrap_i32(), n * n);
         }
 
-        drop((used, more));
+        drop((used, more, neighbours));
+        wait_until(|| threads().len() <= running);
         finish(run.call_on(&mut reused, store, &param, &mut squared)).unwrap();
         assert_eq!(squared[0].unwrap_i32(), 4, "round {round}");
     }
@@ -155,14 +162,14 @@ fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> 
 
 /// The tests for one kind of stack.
 macro_rules! runs_out {
-    ($stack:ty) => {
+    ($stack:ty, $at_once:literal) => {
         /// In bytes. Large, so that it takes few to use up what there is.
         const SIZE: usize = 16 << 20;
 
         #[test]
         fn address_space() {
             if super::limits_work() && super::alone() {
-                super::others_go_on::<$stack, _>(SIZE, || {
+                super::others_go_on::<$stack, _>(SIZE, $at_once, || {
                     super::limit(super::Resource::As, "VmSize", SIZE);
                     super::exhaust::<$stack>(SIZE)
                 });
@@ -172,7 +179,7 @@ macro_rules! runs_out {
         #[test]
         fn private_memory() {
             if super::limits_work() && super::alone() {
-                super::others_go_on::<$stack, _>(SIZE, || {
+                super::others_go_on::<$stack, _>(SIZE, $at_once, || {
                     super::limit(super::Resource::Data, "VmData", SIZE);
                     super::exhaust::<$stack>(SIZE)
                 });
@@ -182,7 +189,7 @@ macro_rules! runs_out {
         #[test]
         fn mappings() {
             if super::alone() {
-                super::others_go_on::<$stack, _>(1 << 20, super::Mappings::all);
+                super::others_go_on::<$stack, _>(1 << 20, $at_once, super::Mappings::all);
             }
         }
     };
@@ -190,17 +197,17 @@ macro_rules! runs_out {
 
 #[cfg(fiber_stack)]
 mod fiber {
-    runs_out!(wasmtime_async::FiberStack);
+    runs_out!(wasmtime_async::FiberStack, true);
 }
 
 #[cfg(fiber_stack)]
 mod send_fiber {
-    runs_out!(wasmtime_async::SendFiberStack);
+    runs_out!(wasmtime_async::SendFiberStack, true);
 }
 
 #[cfg(feature = "thread-backend")]
 mod thread {
-    runs_out!(wasmtime_async::ThreadStack);
+    runs_out!(wasmtime_async::ThreadStack, false);
 }
 
 /// All mappings that this process may still have.
