@@ -1,4 +1,4 @@
-//! Safe code relies on what stacks do, so they are this crate's alone.
+//! Safe code relies on what stacks do, so only this crate implements them.
 
 use wasmtime_async::{Error, Stack};
 
