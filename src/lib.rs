@@ -24,6 +24,8 @@ mod stack;
 mod store;
 mod suspend;
 mod sync;
+#[cfg(feature = "tokio")]
+mod tokio_runtime;
 mod until;
 mod within;
 
@@ -74,6 +76,8 @@ pub use stack::available::*;
 pub use stack::{CarriedBy, Carries, DEFAULT_STACK_SIZE, SendStack, Stack};
 pub use store::{AsStoreMut, Store};
 pub use suspend::{suspend_in_host_function, suspend_until, yield_now};
+#[cfg(feature = "tokio")]
+pub use tokio_runtime::{EnteredRuntime, tokio_runtime};
 pub use until::Until;
 pub use within::CallWithin;
 

@@ -16,7 +16,7 @@ pub(crate) mod within;
 /// The stacks that this target has with the enabled features.
 pub(crate) mod available {
     #[cfg(feature = "thread-backend")]
-    pub use super::thread::ThreadStack;
+    pub use super::thread::{ThreadCache, ThreadStack};
 
     cfg_select! {
         fiber_stack => {

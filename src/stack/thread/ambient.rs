@@ -35,8 +35,6 @@ pub(crate) struct Ambient {
     captured: Cell<Option<Captured>>,
     /// The worker's, while its stretch lasts.
     entered: Cell<Option<Box<dyn Any>>>,
-    #[cfg(feature = "tokio")]
-    runtime: runtime::Runtime,
     /// Whether something panicked on the worker, which may have left the thread's state as it should not be.
     spoilt: Cell<bool>,
 }
@@ -44,8 +42,6 @@ pub(crate) struct Ambient {
 impl Ambient {
     /// The poller's side. Does not unwind, because the stack that is about to be entered may be in the midst of a call.
     pub(crate) fn capture(&self, hook: Option<&Hook>) {
-        #[cfg(feature = "tokio")]
-        self.runtime.capture();
         if let Some(Hook(hook)) = hook {
             match catch_unwind(AssertUnwindSafe(|| hook())) {
                 Ok(captured) => self.captured.set(Some(captured)),
@@ -57,8 +53,6 @@ impl Ambient {
 
     /// The worker's side: before a stretch. Does not unwind, because there may be no call to unwind.
     pub(crate) fn enter(&self) {
-        #[cfg(feature = "tokio")]
-        self.runtime.enter();
         if let Some(captured) = self.captured.take() {
             self.careful(|| self.entered.set(Some(captured())));
         }
@@ -69,8 +63,6 @@ impl Ambient {
         if let Some(entered) = self.entered.take() {
             self.careful(|| drop(entered));
         }
-        #[cfg(feature = "tokio")]
-        self.careful(|| self.runtime.leave());
     }
 
     /// Whether the worker's thread should not be used for other calls.
@@ -90,42 +82,5 @@ impl Ambient {
 impl fmt::Debug for Ambient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ambient").finish_non_exhaustive()
-    }
-}
-
-#[cfg(feature = "tokio")]
-mod runtime {
-    use crate::sync::cell::Cell;
-    use std::future::{Future, pending};
-    use std::pin::Pin;
-    use std::task::{Context, Waker};
-    use tokio::runtime::Handle;
-
-    /// Brings over which tokio runtime is current.
-    #[derive(Default)]
-    pub(super) struct Runtime {
-        captured: Cell<Option<Handle>>,
-        entered: Cell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
-    }
-
-    impl Runtime {
-        pub(super) fn capture(&self) {
-            self.captured.set(Handle::try_current().ok());
-        }
-
-        pub(super) fn enter(&self) {
-            let Some(handle) = self.captured.take() else { return };
-            // A future holds both the handle and the guard that borrows it, which no struct could.
-            let mut entered = Box::pin(async move {
-                let _guard = handle.enter();
-                pending::<()>().await;
-            });
-            let _pending = entered.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-            self.entered.set(Some(entered));
-        }
-
-        pub(super) fn leave(&self) {
-            drop(self.entered.take());
-        }
     }
 }
