@@ -64,7 +64,7 @@ pub enum Error {
     /// wasmtime's per-thread list is needed, and cannot be read here. A [`SendFiberStack`](crate::SendFiberStack) and
     /// nested calls need it, and on Linux a [`FiberStack`](crate::FiberStack) does, too.
     #[error(
-        "cannot see what lies on a stack here, as nested calls and stacks that are switched to need it: use a `ThreadStack` \
+        "wasmtime's list of activations cannot be read here, and nested calls and fiber stacks need it: use a `ThreadStack` \
          (feature `thread-backend`)"
     )]
     NoThreadList,
@@ -115,7 +115,7 @@ pub enum Error {
     },
 
     /// A [`Pool`](crate::Pool) without stacks was asked for.
-    #[error("a pool of 0 stacks would keep everybody waiting for ever: let it have at least 1")]
+    #[error("a pool of 0 stacks would make every task wait forever: give it at least 1 stack")]
     EmptyPool,
 
     /// The operating system provided no memory for a stack.
