@@ -14,8 +14,12 @@ use crate::limits::{Limits, Rule};
 #[cfg(fiber_stack)]
 use crate::nesting::Nesting;
 use crate::stack;
+#[cfg(fiber_stack)]
+use crate::stack::ambient::{Hook, Surroundings};
 use crate::sync::cell::{Cell, UnsafeCell};
 use crate::sync::thread_cell;
+#[cfg(fiber_stack)]
+use std::cell::RefCell;
 use std::ptr;
 use std::task::Waker;
 #[cfg(feature = "thread-backend")]
@@ -58,6 +62,9 @@ pub struct Frame {
     /// The state of nested calls, and of host futures that make them.
     #[cfg(fiber_stack)]
     pub(crate) nesting: Nesting,
+    /// The user's hook for the code on the stack. Only for fiber stacks.
+    #[cfg(fiber_stack)]
+    hook: RefCell<Option<Hook>>,
     /// What the next entry starts. If an idle stack is entered with `None`, it ends.
     start: Cell<Option<Start>>,
     /// Where the call finds its input and leaves its result. The poller sets this at each entry. It is valid until the
@@ -89,6 +96,9 @@ pub struct Frame {
 /// Makes a frame the current one of this thread, until it is dropped.
 pub(crate) struct Entered {
     outer: *const Frame,
+    /// Entered before, and left after.
+    #[cfg(fiber_stack)]
+    _surroundings: Option<Surroundings>,
 }
 
 impl Drop for Entered {
@@ -106,6 +116,8 @@ impl Frame {
             backend: Cell::new(ptr::null()),
             #[cfg(fiber_stack)]
             nesting: Nesting::default(),
+            #[cfg(fiber_stack)]
+            hook: RefCell::new(None),
             start: Cell::new(None),
             slot: Cell::new(ptr::null_mut()),
             stretch: Cell::new(0),
@@ -174,13 +186,33 @@ impl Frame {
     #[inline]
     pub(crate) fn make_current(&self) -> Entered {
         self.limits.enter();
-        Entered { outer: CURRENT.with(|current| current.replace(self)) }
+        Entered {
+            #[cfg(fiber_stack)]
+            _surroundings: self.surroundings(),
+            outer: CURRENT.with(|current| current.replace(self)),
+        }
     }
 
-    /// Leaves this thread without a current frame, for code on a stack that must not suspend that stack.
-    #[cfg(feature = "thread-backend")]
+    /// Leaves this thread without a current frame, for code that must not suspend a stack.
     pub(crate) fn hide_current() -> Entered {
-        Entered { outer: CURRENT.with(|current| current.replace(ptr::null())) }
+        Entered {
+            #[cfg(fiber_stack)]
+            _surroundings: None,
+            outer: CURRENT.with(|current| current.replace(ptr::null())),
+        }
+    }
+
+    /// Sets what surrounds the code of the calls to come.
+    #[cfg(fiber_stack)]
+    pub(crate) fn set_hook(&self, hook: Option<Hook>) {
+        self.hook.replace(hook);
+    }
+
+    /// What surrounds the stretch that begins.
+    #[cfg(fiber_stack)]
+    #[inline]
+    fn surroundings(&self) -> Option<Surroundings> {
+        self.hook.borrow().as_ref()?.enter()
     }
 
     // ---- the poller's side

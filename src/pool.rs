@@ -73,7 +73,7 @@ pub struct PoolCounts {
 /// A stack of a [`Pool`]. Dropping it returns the stack to the pool, which hands it to the task that has waited
 /// longest, if any.
 ///
-/// The next owner gets the stack as it was left, including what `ThreadStack::set_ambient` has set. A stack that is
+/// The next owner gets the stack as it was left, including what [`Stack::set_ambient`] has set. A stack that is
 /// forgotten counts as in use forever.
 #[must_use = "dropped, the stack goes back to its pool at once"]
 pub struct PooledStack<S: Stack = DefaultStack>(Place<S>);

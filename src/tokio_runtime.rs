@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 /// Carries the current tokio runtime of the thread that calls this over to the thread that calls what this returns. There it is
 /// current until what that returns is dropped.
 ///
-/// It is for [`ThreadStack::set_ambient`](crate::ThreadStack::set_ambient). With it, the timers, sockets and `tokio::spawn` of the
+/// It is for [`Stack::set_ambient`](crate::Stack::set_ambient). With it, the timers, sockets and `tokio::spawn` of the
 /// poller's runtime work in host functions. Other stacks need nothing: their host functions run on the poller's thread.
 ///
 /// Do not keep a guard of `tokio::runtime::Handle::enter` while the stack is suspended: tokio panics when guards are dropped in

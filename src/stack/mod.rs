@@ -6,6 +6,7 @@ use crate::{AsStoreMut, Error, Result};
 use std::hint::black_box;
 use wasmtime::{Engine, StoreContextMut};
 
+pub(crate) mod ambient;
 #[cfg(fiber_stack)]
 #[cfg_attr(docsrs, doc(cfg(feature = "fiber")))]
 pub(crate) mod fiber;
@@ -115,6 +116,59 @@ pub trait Stack: Backend {
 
     /// The size that was asked for, in bytes. The stack may be larger, by less than a page.
     fn size(&self) -> usize;
+
+    /// Sets a hook that surrounds the code of calls on this stack. It replaces the previous hook.
+    ///
+    /// - `capture` runs on the polling thread, whenever a call is polled, or dropped while suspended.
+    /// - What it returns is called on the thread that the stack runs on, before code of the call runs. A `ThreadStack` has a
+    ///   thread of its own; all other stacks run on the poller's thread.
+    /// - What that returns is dropped on the same thread, before control returns to the poller.
+    ///
+    /// So a host function sees the state with which its call is polled, and the state that it sets itself is put away while
+    /// the call is suspended. `tokio_runtime` (feature `tokio`) and `tracing_spans` (feature `tracing`) are hooks of this
+    /// kind. None of the three steps can suspend a stack.
+    ///
+    /// # Panics
+    ///
+    /// Never panics itself. If one of the two closures panics, or the drop of what the second one returned, the panic ends
+    /// there, and the call continues without the hook. After a panic on the thread of a `ThreadStack`, that thread is not
+    /// used for other calls.
+    ///
+    /// # Examples
+    ///
+    /// The polling thread has a name for the current request in a thread-local variable. Host functions see that name,
+    /// whatever thread they run on:
+    ///
+    /// ```
+    /// use std::cell::RefCell;
+    /// use wasmtime::Engine;
+    /// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, Stack, Store};
+    ///
+    /// thread_local!(static REQUEST: RefCell<String> = RefCell::default());
+    ///
+    /// struct Reset(String);
+    /// impl Drop for Reset {
+    ///     fn drop(&mut self) {
+    ///         REQUEST.replace(std::mem::take(&mut self.0));
+    ///     }
+    /// }
+    ///
+    /// let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
+    /// stack.set_ambient(|| {
+    ///     let request = REQUEST.with_borrow(String::clone);
+    ///     move || Reset(REQUEST.replace(request))
+    /// });
+    ///
+    /// REQUEST.set("GET /".to_owned());
+    /// let mut store = Store::new(&Engine::default(), ());
+    /// let call = stack.run(&mut store, |_| Ok(REQUEST.with_borrow(String::clone)));
+    /// assert_eq!(futures::executor::block_on(call)?, "GET /");
+    /// # Ok::<(), wasmtime::Error>(())
+    /// ```
+    fn set_ambient<E, G>(&mut self, capture: impl Fn() -> E + Send + Sync + 'static)
+    where
+        E: FnOnce() -> G + Send + 'static,
+        G: 'static;
 
     /// Runs `f` on this stack. It may call wasm, instantiate modules, and wait for futures in the middle of any of it:
     /// with [`suspend_until`](crate::suspend_until), or in the async host functions that wasm calls.

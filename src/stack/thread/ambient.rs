@@ -3,30 +3,12 @@
 //! Each stretch of work is one round: the poller captures, the worker enters before it goes on with the call's code,
 //! and leaves before it passes the baton back.
 
+use crate::stack::ambient::{Captured, Hook};
 use crate::sync::cell::Cell;
 use std::any::Any;
 use std::fmt;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-
-/// A user's hook: captures on the poller's thread what is called on the worker's, which gives what is dropped there.
-#[derive(Clone)]
-pub(crate) struct Hook(Arc<dyn Fn() -> Captured + Send + Sync>);
-type Captured = Box<dyn FnOnce() -> Box<dyn Any> + Send>;
-
-impl Hook {
-    pub(crate) fn new<E, G>(capture: impl Fn() -> E + Send + Sync + 'static) -> Self
-    where
-        E: FnOnce() -> G + Send + 'static,
-        G: 'static,
-    {
-        Self(Arc::new(move || {
-            let enter = capture();
-            Box::new(move || Box::new(enter()) as Box<dyn Any>)
-        }))
-    }
-}
 
 /// What one stretch of work is surrounded with.
 #[derive(Default)]
@@ -42,13 +24,7 @@ pub(crate) struct Ambient {
 impl Ambient {
     /// The poller's side. Does not unwind, because the stack that is about to be entered may be in the midst of a call.
     pub(crate) fn capture(&self, hook: Option<&Hook>) {
-        if let Some(Hook(hook)) = hook {
-            match catch_unwind(AssertUnwindSafe(|| hook())) {
-                Ok(captured) => self.captured.set(Some(captured)),
-                // Its destructor may panic.
-                Err(payload) => mem::forget(payload),
-            }
-        }
+        self.captured.set(hook.and_then(Hook::capture));
     }
 
     /// The worker's side: before a stretch. Does not unwind, because there may be no call to unwind.

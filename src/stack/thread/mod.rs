@@ -8,11 +8,11 @@ mod handoff;
 mod kept;
 pub(crate) mod runner;
 
+use super::ambient::Hook;
 use super::{Backend, CarriesSealed, Stack, check_room, check_size};
 use crate::Error;
 use crate::frame::Frame;
 use crate::sync::Arc;
-use ambient::Hook;
 use cache::Cache;
 #[cfg(not(all(test, feature = "loom")))]
 pub(crate) use carved::carved;
@@ -41,7 +41,7 @@ static NOWHERE: LazyLock<Arc<Cache<Service>>> =
 /// # Thread-local state
 ///
 /// Host functions and their futures see the thread-local variables of the stack's thread, not those of the poller's.
-/// [`set_ambient`](Self::set_ambient) carries over what they should have of the poller's: with the feature `tokio`, for
+/// [`set_ambient`](Stack::set_ambient) carries over what they should have of the poller's: with the feature `tokio`, for
 /// example, the current runtime, by [`tokio_runtime`](crate::tokio_runtime).
 ///
 /// **The poller's thread stands still while the stack runs.** So a host function must not block until the poller's thread does
@@ -123,59 +123,6 @@ unsafe impl Sync for ThreadStack {}
 impl<T: Send + ?Sized> CarriesSealed<T> for ThreadStack {}
 
 impl ThreadStack {
-    /// Sets what surrounds the code of a call on the stack's thread, in place of what was set before.
-    ///
-    /// `capture` is called whenever a call is polled, or dropped while suspended, on the thread that does so. What it
-    /// returns is sent to the stack's thread and called there, before code of the call runs; what that returns is
-    /// dropped there before control goes back to the poller.
-    ///
-    /// # Panics
-    ///
-    /// Never panics itself. If one of the two closures panics, or the drop of what the second one returned, the panic ends
-    /// there and the call goes on without; after a panic on the stack's thread, the thread is not used for other calls.
-    ///
-    /// # Examples
-    ///
-    /// The poller's thread has a name for the current request in a thread-local variable, and host functions want it:
-    ///
-    /// ```
-    /// use std::cell::RefCell;
-    /// use wasmtime::Engine;
-    /// use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, Store, ThreadStack};
-    ///
-    /// thread_local!(static REQUEST: RefCell<String> = RefCell::default());
-    ///
-    /// struct Reset(String);
-    /// impl Drop for Reset {
-    ///     fn drop(&mut self) {
-    ///         REQUEST.replace(std::mem::take(&mut self.0));
-    ///     }
-    /// }
-    ///
-    /// let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE)?;
-    /// stack.set_ambient(|| {
-    ///     let request = REQUEST.with_borrow(String::clone);
-    ///     move || Reset(REQUEST.replace(request))
-    /// });
-    ///
-    /// REQUEST.set("GET /".to_owned());
-    /// let mut store = Store::new(&Engine::default(), ());
-    /// let call = stack.run(&mut store, |_| Ok(REQUEST.with_borrow(String::clone)));
-    /// assert_eq!(futures::executor::block_on(call)?, "GET /");
-    /// # Ok::<(), wasmtime::Error>(())
-    /// ```
-    pub fn set_ambient<E, G>(&mut self, capture: impl Fn() -> E + Send + Sync + 'static)
-    where
-        E: FnOnce() -> G + Send + 'static,
-        G: 'static,
-    {
-        let hook = Hook::new(capture);
-        if let Some(idle) = &mut self.idle {
-            idle.set_hook(hook.clone());
-        }
-        self.hook = Some(hook);
-    }
-
     /// A stack with threads from this cache.
     pub(crate) fn with_cache(size: usize, cache: Arc<Cache<Service>>) -> Result<Self, Error> {
         let mut stack = Self { size, idle: None, hook: None, cache };
@@ -196,6 +143,18 @@ impl Stack for ThreadStack {
 
     fn size(&self) -> usize {
         self.size
+    }
+
+    fn set_ambient<E, G>(&mut self, capture: impl Fn() -> E + Send + Sync + 'static)
+    where
+        E: FnOnce() -> G + Send + 'static,
+        G: 'static,
+    {
+        let hook = Hook::new(capture);
+        if let Some(idle) = &mut self.idle {
+            idle.set_hook(hook.clone());
+        }
+        self.hook = Some(hook);
     }
 }
 
