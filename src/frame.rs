@@ -96,7 +96,7 @@ pub struct Frame {
 /// Makes a frame the current one of this thread, until it is dropped.
 pub(crate) struct Entered {
     outer: *const Frame,
-    /// Entered before, and left after.
+    /// Entered before the frame becomes current, and left afterwards.
     #[cfg(fiber_stack)]
     _surroundings: Option<Surroundings>,
 }
@@ -202,13 +202,13 @@ impl Frame {
         }
     }
 
-    /// Sets what surrounds the code of the calls to come.
+    /// Sets the hook for the code of future calls.
     #[cfg(fiber_stack)]
     pub(crate) fn set_hook(&self, hook: Option<Hook>) {
         self.hook.replace(hook);
     }
 
-    /// What surrounds the stretch that begins.
+    /// Enters the ambient state of the stretch that begins.
     #[cfg(fiber_stack)]
     #[inline]
     fn surroundings(&self) -> Option<Surroundings> {
