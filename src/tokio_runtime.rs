@@ -12,8 +12,8 @@ use tokio::runtime::Handle;
 /// `tokio::spawn` of the poller's runtime work in host functions. Other stacks do not need it, because their host
 /// functions run on the poller's thread.
 ///
-/// Do not keep a guard of `tokio::runtime::Handle::enter` while the stack is suspended. tokio panics when guards are
-/// dropped in another order than the reverse of their creation.
+/// Do not keep a guard of `tokio::runtime::Handle::enter` while the stack is suspended. tokio panics if guards are not
+/// dropped in the reverse order of their creation.
 ///
 /// Do not call `tokio::runtime::Handle::block_on` in host functions. On a runtime with one thread it hangs, because
 /// that thread is the poller's, which stands still in the meantime.
