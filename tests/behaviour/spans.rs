@@ -10,7 +10,7 @@ use tracing::dispatcher::{self, get_default};
 use tracing::subscriber::with_default;
 use tracing::{Dispatch, Event, Instrument, Span, Subscriber, info, info_span};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 use wasmtime::{Func, Result};
 use wasmtime_async::{FuncExt, Stack, Store, tracing_spans};
 
@@ -29,7 +29,7 @@ impl WritesDown {
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for WritesDown {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let spans = context.event_scope(event).into_iter().flat_map(|scope| scope.from_root());
+        let spans = context.event_scope(event).into_iter().flat_map(Scope::from_root);
         let spans: Vec<_> = spans.map(|span| span.name()).collect();
         let event = event.metadata().fields().iter().next().map_or("", |field| field.name());
         self.0.lock().unwrap().push(format!("{event} in {}", spans.join("/")));
