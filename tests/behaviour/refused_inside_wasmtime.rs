@@ -135,7 +135,8 @@ fn with_epochs(code: Code) -> Result<Store<Host>> {
     Ok(store)
 }
 
-/// A custom callback that waits, or that calls the guest again, which waits. (From wasmtime 50 on, it cannot call the guest.)
+/// A custom callback that waits, or that calls the guest again, which waits. (From wasmtime 50 on, it cannot call the
+/// guest.)
 fn epoch_callbacks<K: Kind>(code: Code) -> Result<()> {
     let cases = [(false, Between::HostCode), (true, Between::NestedCall)];
     for (calls, between) in cases.into_iter().take(if cfg!(next_wasmtime) { 1 } else { 2 }) {
