@@ -27,6 +27,8 @@ impl Program {
         let name = arguments.program.display();
         let bytes = fs::read(&arguments.program).with_context(|| format!("cannot read {name}"))?;
         let mut config = Config::new();
+        // What newer compilers make of `setjmp` and of C++ exceptions.
+        config.wasm_exceptions(true);
         // What lets a guest that never calls the host be stopped. It makes guests a little slower.
         config.epoch_interruption(arguments.timeout.is_some());
         let engine = Engine::new(&config)?;
