@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 use tempfile::TempDir;
+use wasi_preview1_component_adapter_provider::{
+    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
+};
+use wit_component::ComponentEncoder;
 
 /// Prints `hello` and how many arguments it has, and ends with 3.
 const HELLO: &str = r#"(module
@@ -68,6 +72,26 @@ fn programs() {
         let output = run(&["--stack", stack, &module, "--an-argument", "another"]);
         assert_eq!(output.status.code(), Some(3), "{stack}");
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "hello 3\n", "{stack}");
+        assert!(output.stderr.is_empty(), "{stack}");
+    }
+}
+
+/// The same program, with an exit code that only tells success from failure.
+#[test]
+fn components() {
+    let component = ComponentEncoder::default()
+        .module(&wat::parse_str(HELLO).unwrap())
+        .unwrap()
+        .adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER)
+        .unwrap()
+        .encode()
+        .unwrap();
+    let path = DIR.path().join("hello-component.wasm");
+    fs::write(&path, component).unwrap();
+    for stack in STACKS.iter().chain(&["none"]) {
+        let output = run(&["--stack", stack, path.to_str().unwrap(), "an argument"]);
+        assert_eq!(output.status.code(), Some(1), "{stack}");
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "hello 2\n", "{stack}");
         assert!(output.stderr.is_empty(), "{stack}");
     }
 }
