@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::Semaphore;
 use wasmtime::{
     Config as EngineConfig, Engine, EngineWeak, ExternType, InstanceAllocationStrategy, InstancePre, Module,
     PoolingAllocationConfig, Result, ValType,
@@ -23,6 +24,8 @@ pub struct App {
     pub(crate) config: Config,
     pub(crate) guest: InstancePre<Host>,
     pub(crate) stacks: Pool<SendFiberStack>,
+    /// Where requests wait for a stack.
+    pub(crate) places: Semaphore,
     pub(crate) stats: Arc<Stats>,
     pub(crate) visits: Arc<AtomicI32>,
     /// The other server, which guests ask.
@@ -49,6 +52,10 @@ impl App {
         thread::Builder::new().name("clock".into()).spawn(move || tick(&clock))?;
 
         let module = Module::new(&engine, include_str!("guest.wat"))?;
+        let service = match config.service {
+            Some(service) => service,
+            None => crate::service::start().await?,
+        };
         let own = match config.guests {
             Where::Shared => None,
             Where::Own => Some(Builder::new_multi_thread().thread_name("guests").enable_all().build()?),
@@ -56,9 +63,10 @@ impl App {
         Ok(Arc::new(Self {
             guest: host::linker(&engine)?.instantiate_pre(&module)?,
             stacks: Pool::new(config.stacks, DEFAULT_STACK_SIZE)?,
+            places: Semaphore::new(config.waiting.min(Semaphore::MAX_PERMITS)),
             stats: Arc::default(),
             visits: Arc::default(),
-            service: crate::service::start().await?,
+            service,
             runtime: own.as_ref().map_or_else(Handle::current, |own| own.handle().clone()),
             _own: own.map(|own| OwnRuntime(Some(own))),
             config,

@@ -12,10 +12,12 @@ pub struct Config {
     pub guests: Where,
     /// How many guests run at a time, each on a stack.
     pub stacks: usize,
-    /// How many requests wait for a stack at a time, about. Any more are refused.
+    /// How many requests wait for a stack at a time. Any more are refused.
     pub waiting: usize,
     /// How long a request may take, waiting included.
     pub deadline: Duration,
+    /// The other server, which guests ask. Without one, the server starts its own.
+    pub service: Option<SocketAddr>,
 }
 
 /// Which runtime polls the guests' calls.
@@ -35,6 +37,7 @@ impl Default for Config {
             stacks: 100,
             waiting: 1000,
             deadline: Duration::from_secs(2),
+            service: None,
         }
     }
 }
@@ -42,7 +45,7 @@ impl Default for Config {
 impl Config {
     /// How to use the program.
     pub const USAGE: &str = "usage: server-example [--address IP:PORT] [--runtime shared|own] [--stacks N] [--waiting N] \
-                             [--deadline-ms N]";
+                             [--deadline-ms N] [--service IP:PORT]";
 
     /// What these arguments say, without the program's name. `None` if they make no sense.
     pub fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
@@ -56,6 +59,7 @@ impl Config {
                 "--stacks" => config.stacks = value.parse().ok().filter(|stacks| *stacks > 0)?,
                 "--waiting" => config.waiting = value.parse().ok()?,
                 "--deadline-ms" => config.deadline = Duration::from_millis(value.parse().ok()?),
+                "--service" => config.service = Some(value.parse().ok()?),
                 _ => return None,
             }
         }

@@ -2,6 +2,7 @@
 
 use axum::http::{StatusCode, header::RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
+use tokio::task::JoinError;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 use wasmtime_async::Error;
 
@@ -17,7 +18,7 @@ pub(crate) enum Failure {
     /// The guest trapped, or a host function failed.
     Guest(wasmtime::Error),
     /// Something panicked that was not caught closer by.
-    Panicked,
+    Panicked(JoinError),
 }
 
 impl From<wasmtime::Error> for Failure {
@@ -43,9 +44,9 @@ impl Failure {
         match self {
             // With the guest's backtrace.
             Self::Guest(error) => tracing::error!(function, n, "{error:?}"),
-            Self::Panicked => tracing::error!(function, n, "a request panicked"),
+            Self::Panicked(error) => tracing::error!(function, n, "{error}"),
             Self::Late => tracing::warn!(function, n, "stopped at its deadline"),
-            Self::Busy(why) => tracing::debug!(function, n, "{why}"),
+            Self::Busy(why) => tracing::warn!(function, n, "refused: {why}"),
             Self::NotFound => (),
         }
     }
@@ -64,7 +65,7 @@ impl IntoResponse for Failure {
                 let what = error.downcast_ref().map_or_else(|| "it failed".to_owned(), Trap::to_string);
                 (StatusCode::INTERNAL_SERVER_ERROR, format!("{what}\n")).into_response()
             }
-            Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "it failed\n").into_response(),
+            Self::Panicked(_) => (StatusCode::INTERNAL_SERVER_ERROR, "it failed\n").into_response(),
         }
     }
 }

@@ -34,7 +34,7 @@ pub async fn serve(
     axum::serve(listener, routes).with_graceful_shutdown(end).await?;
     // The tasks of clients that have just gone may not have ended yet.
     for _ in 0..1000 {
-        let Snapshot { stores: 0, stacks_in_use: 0, .. } = app.snapshot() else {
+        let Snapshot { in_flight: 0, stores: 0, stacks_in_use: 0, .. } = app.snapshot() else {
             sleep(Duration::from_millis(1)).await;
             continue;
         };

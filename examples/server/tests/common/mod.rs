@@ -1,4 +1,4 @@
-//! A server in this process, and a client for it.
+//! A server in this process, a client for it, and a service whose answers wait until they are let go.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use server_example::{App, Config, Snapshot, serve};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -82,4 +82,38 @@ impl Request {
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         (status.unwrap_or_else(|| panic!("no status: {head}")), body.trim_end().to_owned())
     }
+}
+
+/// What guests ask in `double`. Guests wait for as long as a test wants them to.
+pub(crate) struct Service {
+    pub(crate) address: SocketAddr,
+    open: watch::Sender<bool>,
+}
+
+impl Service {
+    /// Starts one that answers nobody yet.
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("there are ports");
+        let address = listener.local_addr().expect("is bound");
+        let (open, is_open) = watch::channel(false);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer_once_open(stream, is_open.clone()));
+            }
+        });
+        Self { address, open }
+    }
+
+    /// Answers all who have asked and will.
+    pub(crate) fn open(&self) {
+        self.open.send_replace(true);
+    }
+}
+
+async fn answer_once_open(mut stream: TcpStream, mut open: watch::Receiver<bool>) -> io::Result<()> {
+    let question = stream.read_i32().await?;
+    if open.wait_for(|open| *open).await.is_ok() {
+        stream.write_i32(question.wrapping_mul(2)).await?;
+    }
+    Ok(())
 }
