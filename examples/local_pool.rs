@@ -8,11 +8,11 @@
 //! them and stays there, so that its store may have an `Rc`, and its host functions may keep one while they wait. The
 //! tasks that ask for the calls may be anywhere: what they send and what they get back is `Send`.
 //!
-//! What the handle of such a call gives up, it takes with it: an `AbortOnDropHandle` stops the guest when it is dropped,
-//! as a server does whose client has gone.
+//! An `AbortOnDropHandle` stops the call when it is dropped, as when the client of a server has gone.
 //!
 //! The last line says on how many threads guests ran, how many results were wrong, how many calls were dropped, and how
 //! many stores were left.
+#![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -29,6 +29,9 @@ const HOST_ROOM: usize = 128 << 10;
 /// What guests may use of it, in bytes.
 const GUEST_ROOM: usize = 64 << 10;
 
+/// The most that the host receives at once, in bytes.
+const MOST_AT_ONCE: usize = 64 << 10;
+
 /// The compiled guest.
 pub(crate) struct Guests(InstancePre<Connection>);
 
@@ -61,8 +64,10 @@ impl Guests {
 
 async fn receive(mut caller: Caller<'_, Connection>, at: u32, most: u32) -> Result<u32> {
     let stream = Rc::clone(&caller.data().stream);
+    // The guest does not decide how much memory the host takes for it.
+    let most = usize::try_from(most)?.min(MOST_AT_ONCE);
     // The kernel writes into a buffer that it owns until it is done, so not into the guest's memory.
-    let BufResult(length, bytes) = (&*stream).read(Vec::with_capacity(usize::try_from(most)?)).await;
+    let BufResult(length, bytes) = (&*stream).read(Vec::with_capacity(most)).await;
     let length = length?;
     memory(&mut caller)?.write(&mut caller, usize::try_from(at)?, &bytes[..length])?;
     Ok(u32::try_from(length)?)
