@@ -5,7 +5,10 @@
 //! curl 'http://127.0.0.1:8080/call/double?n=21'
 //! ```
 //!
-//! and a page to look at, on <http://127.0.0.1:8080/>.
+//! and a page to look at, on <http://127.0.0.1:8080/>. `--runtime own` has guests run in a runtime of their own.
+//!
+//! `cargo test -p server-example` puts the server under bad luck, `examples/server/page-test` looks at the page in Chromium,
+//! and `cargo bench -p server-example` measures requests beside guests that spin.
 //!
 //! | file | what is in it |
 //! |---|---|
