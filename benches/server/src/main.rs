@@ -31,6 +31,8 @@ struct Plan {
     rounds: usize,
     /// How many, for each case and variant in each round.
     requests: usize,
+    /// The variants beside the first one. All, if there is none.
+    only: Vec<String>,
     /// This program, built with the other way of parking.
     fiber_parking: Option<String>,
 }
@@ -39,10 +41,11 @@ struct Plan {
 const CONNECTIONS: [usize; 2] = [64, 1000];
 
 fn plan(mut arguments: impl Iterator<Item = String>) -> Option<Plan> {
-    let mut plan = Plan { rounds: 7, requests: 20_000, fiber_parking: None };
+    let mut plan = Plan { rounds: 7, requests: 20_000, only: Vec::new(), fiber_parking: None };
     while let Some(argument) = arguments.next() {
         match &*argument {
-            "--short" => (plan.rounds, plan.requests) = (3, 4_000),
+            "--short" => (plan.rounds, plan.requests) = (5, 3_000),
+            "--only" => plan.only.push(arguments.next().filter(|name| variants::NAMES.contains(&&**name))?),
             "--fiber-parking" => plan.fiber_parking = Some(arguments.next()?),
             _ => return None,
         }
@@ -62,6 +65,9 @@ async fn measure(plan: &Plan) -> Result<()> {
     let echo = host::start_echo().await?;
     let mut servers = Vec::new();
     for name in variants::NAMES {
+        if name != variants::NAMES[0] && !plan.only.is_empty() && !plan.only.iter().any(|only| only == name) {
+            continue;
+        }
         servers.push(Child::start(&env::current_exe()?, name, name, echo).await?);
     }
     if let Some(program) = &plan.fiber_parking {
@@ -95,7 +101,7 @@ fn main() -> Result<ExitCode> {
         return serve::run(variant, echo.parse()?).map(|()| ExitCode::SUCCESS);
     }
     let Some(plan) = plan(arguments.into_iter()) else {
-        eprintln!("usage: server-bench [--short] [--fiber-parking PROGRAM]");
+        eprintln!("usage: server-bench [--short] [--only VARIANT]... [--fiber-parking PROGRAM]");
         return Ok(ExitCode::from(2));
     };
     allow_files();

@@ -2,7 +2,7 @@
 
 use crate::case::Case;
 use crate::host::Host;
-use crate::variants::{Allocation, Blocking, Local, SendFiber, Thread, Variant, Wasmtime};
+use crate::variants::{Allocation, Blocking, Local, Sent, Variant, Wasmtime};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -31,10 +31,10 @@ pub(crate) fn run(variant: &str, echo: SocketAddr) -> Result<()> {
         match variant {
             "wasmtime_pooled" => serve(Wasmtime::new(Allocation::Pooled, host)?).await,
             "wasmtime_on_demand" => serve(Wasmtime::new(Allocation::OnDemand, host)?).await,
-            "send_fiber_pooled" => serve(SendFiber::new(Allocation::Pooled, host)?).await,
-            "send_fiber_on_demand" => serve(SendFiber::new(Allocation::OnDemand, host)?).await,
+            "send_fiber_pooled" => serve(Sent::on_fibers(Allocation::Pooled, host)?).await,
+            "send_fiber_on_demand" => serve(Sent::on_fibers(Allocation::OnDemand, host)?).await,
             "local_workers_pooled" => serve(Local::new(Allocation::Pooled, host)?).await,
-            "thread_pooled" => serve(Thread::new(Allocation::Pooled, host)?).await,
+            "thread_pooled" => serve(Sent::on_threads(Allocation::Pooled, host)?).await,
             "spawn_blocking_pooled" => serve(Blocking::new(Allocation::Pooled, host)?).await,
             _ => bail!("there is no variant {variant}"),
         }

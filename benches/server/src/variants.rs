@@ -11,7 +11,7 @@ use wasmtime::{
 };
 use wasmtime_async::{
     AsyncFunc, Carries, DEFAULT_STACK_SIZE, FiberStack, InstancePreExt, LinkerExt, Pool, SendFiberStack, SendStack,
-    Store, ThreadStack,
+    Stack, Store, ThreadStack, tokio_runtime,
 };
 
 /// What a variant is called, the one that others are compared with first.
@@ -98,18 +98,34 @@ pub(crate) struct Sent<S: SendStack> {
     guest: InstancePre<Data>,
     host: Data,
     stacks: Pool<S>,
+    /// What a stack needs before a call.
+    prepare: fn(&mut S),
 }
 
 impl<S: SendStack> Sent<S> {
-    pub(crate) fn new(allocation: Allocation, host: Data) -> Result<Self> {
+    fn new(allocation: Allocation, host: Data, prepare: fn(&mut S)) -> Result<Self> {
         let stacks = Pool::new(MOST as usize, DEFAULT_STACK_SIZE)?;
-        Ok(Self { guest: suspending(allocation)?, host, stacks })
+        Ok(Self { guest: suspending(allocation)?, host, stacks, prepare })
+    }
+}
+
+impl Sent<SendFiberStack> {
+    pub(crate) fn on_fibers(allocation: Allocation, host: Data) -> Result<Self> {
+        Self::new(allocation, host, |_| ())
+    }
+}
+
+impl Sent<ThreadStack> {
+    pub(crate) fn on_threads(allocation: Allocation, host: Data) -> Result<Self> {
+        // Host functions run on the stack's thread, and ask tokio for timers and sockets there.
+        Self::new(allocation, host, |stack| stack.set_ambient(tokio_runtime))
     }
 }
 
 impl<S: SendStack + Carries<Data> + 'static> Variant for Sent<S> {
     async fn call(&self, case: Case) -> Result<i32> {
         let mut stack = self.stacks.get().await?;
+        (self.prepare)(&mut stack);
         let mut store = Store::new(self.guest.module().engine(), self.host.clone());
         let instance = self.guest.instantiate_on(&mut *stack, &mut store).await?;
         let func = AsyncFunc::from(instance.get_typed_func::<(), i32>(&mut store, case.name())?);
@@ -179,6 +195,3 @@ impl Variant for Blocking {
         spawn_blocking(call).await?
     }
 }
-
-pub(crate) type SendFiber = Sent<SendFiberStack>;
-pub(crate) type Thread = Sent<ThreadStack>;
