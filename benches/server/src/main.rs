@@ -1,0 +1,111 @@
+//! What a request costs a server that calls a guest for it: here, and on wasmtime's own async.
+//!
+//! This process sends requests, and starts itself once more for each variant of the server. The variants take turns within
+//! each round, so that whatever else the machine does is spread over all. The measure is the time that the server's process
+//! spends on processors, for each request, and its ratio to that of wasmtime's own async with the pooling allocator, in the
+//! same round; what is printed is the median of the rounds.
+//!
+//! ```sh
+//! cargo run --release -p server-bench -- --short
+//! ```
+
+mod case;
+mod child;
+mod host;
+mod load;
+mod report;
+mod serve;
+mod variants;
+
+use case::Case;
+use child::Child;
+use report::Report;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use std::env;
+use std::process::ExitCode;
+use tokio::runtime::Builder;
+use wasmtime::{Result, ensure};
+
+/// How much is measured.
+struct Plan {
+    rounds: usize,
+    /// How many, for each case and variant in each round.
+    requests: usize,
+    /// The variants beside the first one. All, if there is none.
+    only: Vec<String>,
+    /// This program, built with the other way of parking.
+    fiber_parking: Option<String>,
+}
+
+/// How many connections there are, each with one request after the other.
+const CONNECTIONS: [usize; 2] = [64, 1000];
+
+fn plan(mut arguments: impl Iterator<Item = String>) -> Option<Plan> {
+    let mut plan = Plan { rounds: 7, requests: 20_000, only: Vec::new(), fiber_parking: None };
+    while let Some(argument) = arguments.next() {
+        match &*argument {
+            "--short" => (plan.rounds, plan.requests) = (5, 3_000),
+            "--only" => plan.only.push(arguments.next().filter(|name| variants::NAMES.contains(&&**name))?),
+            "--fiber-parking" => plan.fiber_parking = Some(arguments.next()?),
+            _ => return None,
+        }
+    }
+    Some(plan)
+}
+
+/// Lets this process and those that it starts have as many connections as the system allows.
+fn allow_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Or else the limit may do as it is.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+async fn measure(plan: &Plan) -> Result<()> {
+    let echo = host::start_echo().await?;
+    let mut servers = Vec::new();
+    for name in variants::NAMES {
+        if name != variants::NAMES[0] && !plan.only.is_empty() && !plan.only.iter().any(|only| only == name) {
+            continue;
+        }
+        servers.push(Child::start(&env::current_exe()?, name, name, echo).await?);
+    }
+    if let Some(program) = &plan.fiber_parking {
+        let label = "send_fiber_pooled_fiber_parking";
+        let server = Child::start(program.as_ref(), "send_fiber_pooled", label, echo).await?;
+        ensure!(server.parking == "Fiber", "{program} was built with the feature direct-parking");
+        servers.push(server);
+    }
+    for case in Case::ALL {
+        for connections in CONNECTIONS {
+            let each = plan.requests / connections;
+            let mut report = Report::new(case, connections);
+            for round in 0..plan.rounds {
+                // Nobody is always first.
+                for index in 0..servers.len() {
+                    let server = &servers[(index + round) % servers.len()];
+                    report.add(&server.label, load::measure(server.address, case, connections, each).await?);
+                }
+            }
+            report.print();
+        }
+    }
+    Ok(())
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    if let [word, variant, echo] = &arguments[..]
+        && word == "serve"
+    {
+        return serve::run(variant, echo.parse()?).map(|()| ExitCode::SUCCESS);
+    }
+    let Some(plan) = plan(arguments.into_iter()) else {
+        eprintln!("usage: server-bench [--short] [--only VARIANT]... [--fiber-parking PROGRAM]");
+        return Ok(ExitCode::from(2));
+    };
+    allow_files();
+    // One thread, to leave the others to the server.
+    Builder::new_current_thread().enable_all().build()?.block_on(measure(&plan))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,96 @@
+//! An echo server on compio, whose runtime has one thread, a ring of the kernel's (`io_uring`) and futures that are not
+//! `Send`. A guest serves each connection, and its host functions wait for the ring.
+//!
+//! ```sh
+//! cargo run --release -p io-uring-example -- --connections 5000
+//! ```
+//!
+//! Without `--connections` there are as many as the process may have files for, each taking two, since the clients are in
+//! the same program. Where the kernel does not let programs use `io_uring`, as in many containers, compio polls instead, and
+//! the last line says so.
+
+mod client;
+mod guest;
+
+use compio::driver::DriverType;
+use compio::net::TcpListener;
+use compio::runtime::{ResumeUnwind, Runtime, spawn};
+use futures::future::try_join_all;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use std::process::ExitCode;
+use std::rc::Rc;
+use wasmtime::Result;
+
+/// How many messages each client sends.
+const MESSAGES: usize = 5;
+/// How many files the program needs for itself, with some to spare.
+const FILES_FOR_ITSELF: u64 = 100;
+
+/// Serves so many connections at once. How many answers were wrong, and how many bytes the guests counted.
+async fn echo(connections: usize) -> Result<(usize, u64)> {
+    let guests = Rc::new(guest::Guests::new()?);
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+
+    let server = spawn(async move {
+        let mut tasks = Vec::with_capacity(connections);
+        for _ in 0..connections {
+            let (stream, _) = listener.accept().await?;
+            tasks.push(spawn(Rc::clone(&guests).serve(stream)));
+        }
+        let mut bytes = 0;
+        for task in tasks {
+            bytes += task.await.resume_unwind().expect("is not cancelled")?;
+        }
+        wasmtime::error::Ok(bytes)
+    });
+    // All are open before the first one sends, so that all guests are suspended at once.
+    let mut streams = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        streams.push(client::connect(address).await?);
+    }
+    let clients = try_join_all((0..).zip(streams).map(|(n, stream)| client::talk(stream, n, MESSAGES)));
+    let wrong = clients.await?.into_iter().sum();
+    Ok((wrong, server.await.resume_unwind().expect("is not cancelled")?))
+}
+
+/// How many connections there are files for.
+fn most_connections() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Or else it stays what it was.
+    let _ = setrlimit(Resource::Nofile, limit);
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    // Ports of this machine are the other limit.
+    usize::try_from(files.saturating_sub(FILES_FOR_ITSELF) / 2).unwrap_or(usize::MAX).clamp(1, 20_000)
+}
+
+/// The number of connections that is asked for, if the arguments make sense.
+fn number_of_connections() -> Option<usize> {
+    let most = most_connections();
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => Some(most),
+        ["--connections", number] => number.parse().ok().filter(|connections| *connections > 0),
+        _ => None,
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    let Some(connections) = number_of_connections() else {
+        eprintln!("usage: io-uring-example [--connections N], N being 1 or more");
+        return Ok(ExitCode::from(2));
+    };
+    let runtime = Runtime::new()?;
+    let driver = match runtime.driver_type() {
+        DriverType::IoUring => "io_uring",
+        _ => "polling (io_uring is not to be had here)",
+    };
+    let (wrong, bytes) = runtime.block_on(echo(connections))?;
+    let expected = connections * MESSAGES * client::MESSAGE;
+    println!(
+        "driver={driver} connections={connections} messages={} bytes={bytes} wrong={wrong}",
+        connections * MESSAGES
+    );
+    Ok(if wrong == 0 && u64::try_from(expected)? == bytes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,40 @@
+;; What requests call. Each function takes and gives back a number.
+(module
+  (import "host" "sleep" (func $sleep (param i32)))
+  (import "host" "ask" (func $ask (param i32) (result i32)))
+  (import "host" "visit" (func $visit (result i32)))
+  (import "host" "panic" (func $panic))
+
+  (memory (export "memory") 1 16)
+
+  ;; Asks another service over TCP, having slept for a millisecond.
+  (func $double (export "double") (param $n i32) (result i32)
+    (call $sleep (i32.const 1))
+    (call $ask (local.get $n)))
+
+  ;; Sleeps for so many milliseconds.
+  (func $nap (export "nap") (param $ms i32) (result i32)
+    (call $sleep (local.get $ms))
+    (local.get $ms))
+
+  ;; How many requests came here before.
+  (func $visits (export "visits") (param i32) (result i32)
+    (call $visit))
+
+  ;; Never ends, and never calls the host.
+  (func $spin (export "spin") (param i32) (result i32)
+    (loop $again (br $again))
+    (unreachable))
+
+  ;; What guests do wrong.
+  (func $trap (export "trap") (param i32) (result i32)
+    (unreachable))
+  (func $panics (export "panic") (param i32) (result i32)
+    (call $panic)
+    (local.get 0))
+  (func $recurse (export "recurse") (param i32) (result i32)
+    (i32.add (call $recurse (local.get 0)) (i32.const 1)))
+  ;; Takes so many pages of memory, of which there are sixteen.
+  (func $grow (export "grow") (param $pages i32) (result i32)
+    (if (i32.eq (memory.grow (local.get $pages)) (i32.const -1)) (then (unreachable)))
+    (memory.size)))
