@@ -62,7 +62,7 @@ pub enum Error {
     NotSend,
 
     /// Something was asked for that needs wasmtime's per-thread list, which cannot be read here: a
-    /// [`SendFiberStack`](crate::SendFiberStack), on Linux a [`FiberStack`](crate::FiberStack), or a nested call.
+    /// [`SendFiberStack`](crate::SendFiberStack), on Linux and Windows a [`FiberStack`](crate::FiberStack), or a nested call.
     #[error(
         "cannot see what lies on a stack here, as nested calls and stacks that are switched to need it: use a `ThreadStack` \
          (feature `thread-backend`)"

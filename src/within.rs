@@ -33,7 +33,7 @@ use wasmtime::Trap;
 ///
 /// - [`Error::NotWithin`] if this is polled by anything but the future of the host function that made it, or from within a call
 ///   of another guest, or by an executor that is run within the host function, such as `futures::executor::block_on`;
-/// - [`Error::NoThreadList`] on systems other than Linux, but on a `ThreadStack`;
+/// - [`Error::NoThreadList`] on systems other than Linux and Windows, but on a `ThreadStack`;
 /// - [`Error::ForeignFrames`] if the host function was called by other code than its call's guest, so that something would
 ///   have to be suspended that may not be;
 /// - [`Error::Lost`] if a nested call of the same host function, or of one within, was forgotten;

@@ -107,7 +107,7 @@ pub trait Stack: Backend {
     /// operating system has none to give.
     fn new(size: usize) -> Result<Self, Error>;
 
-    /// The size that was asked for, in bytes. The stack may be larger, by less than a page.
+    /// The size that was asked for, in bytes. The stack may be larger, by less than a page, on Windows by less than 128 KiB.
     fn size(&self) -> usize;
 
     /// Runs `f` on this stack. It may call wasm, instantiate modules, and wait for futures in the middle of any of it,

@@ -13,6 +13,7 @@
 //! entered there at once.
 #![expect(unsafe_code, reason = "maps memory")]
 
+use super::parking::PARKING_SIZE;
 use crate::nesting::StepAside;
 use corosensei::on_stack;
 use corosensei::stack::valgrind::ValgrindStackRegistration;
@@ -23,10 +24,6 @@ use std::ops::Range;
 use std::ptr;
 #[cfg(target_os = "linux")]
 use std::sync::OnceLock;
-
-/// The size of the stack that the parking fiber runs on, in bytes: a fixed handful of frames, with room for those of
-/// an unoptimized build. Pages that are not touched cost nothing.
-pub(super) const PARKING_SIZE: usize = 64 << 10;
 
 /// Keeps Linux from backing stacks by huge pages; Apple's systems do not have it.
 const MAP_STACK: libc::c_int = cfg_select! {
@@ -138,9 +135,14 @@ pub(super) struct Aside {
 }
 
 impl Aside {
+    /// With its guard, in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.end.get() - self.guard.get()
+    }
+
     /// How much there is below an address on this stack, or on the coroutine's, which is as large and lies above.
     pub(super) fn room_below(&self, address: usize) -> Option<usize> {
-        let size = self.end.get() - self.guard.get();
+        let size = self.size();
         let above = address.checked_sub(self.guard.get()).filter(|above| *above < 2 * size)?;
         (above % size).checked_sub(self.page)
     }
