@@ -16,6 +16,8 @@
 #[cfg(not(windows))]
 mod lent;
 
+#[cfg(windows)]
+use super::coroutine::AsFiber;
 use super::coroutine::ParkingMemory;
 use crate::Error;
 use std::fmt;
@@ -46,8 +48,11 @@ impl ParkingFiber {
     /// # Safety
     ///
     /// The memory is the fiber's alone until it is dropped, `PARKING_SIZE` bytes above a guard page.
-    #[cfg_attr(windows, expect(clippy::unit_arg, reason = "there is nothing to lend"))]
-    pub(super) unsafe fn new(memory: ParkingMemory, relay: impl Relay) -> Result<Self, Error> {
+    pub(super) unsafe fn new(memory: &ParkingMemory, relay: impl Relay) -> Result<Self, Error> {
+        #[cfg(windows)]
+        let Some(_fiber) = AsFiber::new() else {
+            return Err(Error::Fibers { reason: "this thread cannot be made a fiber: out of memory".to_owned() });
+        };
         let mut fiber = Self(Box::pin(live(StaysHere(relay))));
         // Brings the fiber to where it waits to relay for the first time, so that what it lacks is known now.
         match lending(memory, || fiber.poll()) {
@@ -69,16 +74,19 @@ impl ParkingFiber {
 
     #[inline]
     fn poll(&mut self) -> Poll<wasmtime::Result<()>> {
+        // Before wasmtime tries, whose fiber would have to unwind.
+        #[cfg(windows)]
+        let _fiber = AsFiber::new().expect("there is memory to make this thread a fiber");
         self.0.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     }
 }
 
 /// Has wasmtime make a fiber on this memory.
-fn lending<R>(memory: ParkingMemory, make: impl FnOnce() -> R) -> R {
+fn lending<R>(memory: &ParkingMemory, make: impl FnOnce() -> R) -> R {
     cfg_select! {
         // Where wasmtime's fibers are the system's, they have stacks of their own.
         windows => {
-            let () = memory;
+            let ParkingMemory = memory;
             make()
         }
         _ => lent::lending(memory, make)

@@ -84,7 +84,7 @@ impl Runner {
         let fiber = unsafe { &mut *parts.fiber.get() };
         if fiber.is_none() {
             // SAFETY: that part of the memory is for the fiber, which is dropped before the coroutine.
-            *fiber = Some(unsafe { ParkingFiber::new(parts.fiber_memory.clone(), relay) }?);
+            *fiber = Some(unsafe { ParkingFiber::new(&parts.fiber_memory, relay) }?);
         }
         Ok(())
     }
@@ -134,12 +134,12 @@ impl Drop for Runner {
             // SAFETY: as above, and nobody else uses the coroutine.
             let ended = catch_unwind(AssertUnwindSafe(|| unsafe { fiber.enter() }));
             if let Err(payload) = ended {
-                // On Windows a thread that has dropped its variables enters no fiber. What is left on it stays as it is.
+                // Windows may have no memory to make the thread a fiber. Then all of it stays as it is.
                 mem::forget(payload);
                 return;
             }
         } else if cfg!(not(windows)) {
-            // (On Windows nothing has run on it.)
+            // Entered directly or not at all, which on Windows is the latter, and needs no end.
             // SAFETY: the runner is idle, so that nobody else uses the coroutine.
             let ended = unsafe { parts.resume() };
             debug_assert!(ended.is_ready(), "a runner was dropped while unfinished");

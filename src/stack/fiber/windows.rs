@@ -4,8 +4,8 @@
 //! bounds of its stack. A stack that the system knows nothing of would lie between two fibers, and leave the wrong ones in that
 //! record.
 //!
-//! Fibers can only be switched to on a thread that is one itself. A runner enters its coroutine by way of its parking fiber
-//! alone, so that this is wasmtime's doing, which has std's destructors of thread-local variables in mind.
+//! Fibers can only be switched to on a thread that is one itself, which [`AsFiber`] makes it. A runner enters its coroutine by
+//! way of its parking fiber alone, so that this happens in one place.
 //!
 //! Fibers of wasmtime's may lie on top of this one. So whoever leaves notes on which fiber that was, and that is where the next
 //! entry goes to.
@@ -20,6 +20,8 @@ use std::arch::asm;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::io;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{self, NonNull};
 use std::thread;
@@ -43,15 +45,15 @@ pub(super) struct Coroutine {
     started: bool,
 }
 
-/// wasmtime makes the stacks of its fibers itself.
-pub(super) type ParkingMemory = ();
+/// Nothing: wasmtime makes the stacks of its fibers itself.
+pub(super) struct ParkingMemory;
 
 impl Coroutine {
     /// Makes one with a stack of at least `size` bytes, and the stack aside, for as long as it is there.
     pub(super) fn new(size: usize) -> io::Result<(Self, Aside, ParkingMemory)> {
         let fibers = [Fiber::new(size)?, Fiber::new(size)?];
         let pair = NonNull::from(Box::leak(Box::new(Pair { fibers, coroutine: Cell::new(0) })));
-        Ok((Self { pair, started: false }, Aside(pair), ()))
+        Ok((Self { pair, started: false }, Aside(pair), ParkingMemory))
     }
 
     /// Whether it has come to its end.
@@ -143,8 +145,7 @@ pub(crate) unsafe fn leave(backend: *const ()) {
     unsafe { state.leave() };
 }
 
-/// The stack aside of a coroutine that has started. Copies of it are the same stack.
-#[derive(Clone, Copy)]
+/// The stack aside of a coroutine that has started.
 pub(super) struct Aside(NonNull<Pair>);
 
 impl Aside {
@@ -163,7 +164,7 @@ impl Aside {
     }
 
     /// The system guards it.
-    #[expect(clippy::unnecessary_wraps, reason = "elsewhere it may be in want of memory")]
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "elsewhere there is something to do")]
     pub(super) fn make_guard(&self) -> io::Result<()> {
         Ok(())
     }
@@ -198,16 +199,18 @@ impl StepAside for Aside {
             run::<F>
         }
 
-        let mut crossing = Crossing { f: Some(f), outcome: Ok(()) };
+        // Dropped where it is read, below.
+        let mut crossing = ManuallyDrop::new(Crossing { f: Some(f), outcome: Ok(()) });
         let run = run_of(&crossing);
-        let data = ptr::from_mut(&mut crossing);
+        let data = ptr::from_mut(&mut *crossing);
         let (state, _) = self.states();
         state.job.set(Some(Job { run, data: data.cast() }));
         // SAFETY: a call is being driven, which is done by a fiber. Nobody else uses the stack aside, on which nothing is
         // suspended, so that the job has ended when this returns.
         unsafe { state.enter() };
         // SAFETY: it is this function's alone again.
-        if let Err(payload) = unsafe { ptr::replace(&raw mut (*data).outcome, Ok(())) } {
+        let Crossing { outcome, .. } = unsafe { data.read() };
+        if let Err(payload) = outcome {
             resume_unwind(payload);
         }
     }
@@ -276,24 +279,61 @@ impl Fiber {
 
 impl Drop for Fiber {
     fn drop(&mut self) {
-        // std's destructors of a thread's variables may be called when a fiber is deleted on which the first of them came to
-        // be. They do nothing if the thread is a fiber.
-        // SAFETY: has no requirement.
-        let is_fiber = unsafe { IsThreadAFiber() } != 0;
-        // SAFETY: the thread is no fiber.
-        if !is_fiber && unsafe { ConvertThreadToFiber(ptr::null()) }.is_null() {
+        let Some(_fiber) = AsFiber::new() else {
             // No memory for that: the stack stays.
             return;
-        }
+        };
         // SAFETY: no thread is on this fiber, and none will be. Nothing on it needs to be dropped, as the job has ended or
         // never began, and what is below has no destructors.
         unsafe { DeleteFiber(self.state().own.get()) };
-        if !is_fiber {
-            // SAFETY: the thread was made a fiber above.
-            unsafe { ConvertFiberToThread() };
-        }
         // SAFETY: made by `Box::leak` in `new`; the fiber that referred to it is gone.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+/// Makes the thread a fiber, if it is none, until this is dropped.
+///
+/// std has the system tell it of the end of threads, to drop their variables. It may do so by what the system tells of the end
+/// of fibers: what it has asked for on a thread comes when that ends, what it has asked for on a fiber when that is deleted,
+/// which it passes over if the thread is a fiber then. So it must ask before the thread becomes one, and fibers must be deleted
+/// before it becomes a thread again. wasmtime makes a thread a fiber with the same care, but not where such a variable of its
+/// own has been dropped.
+pub(super) struct AsFiber {
+    is_converted: bool,
+    /// Of this thread.
+    not_send: PhantomData<*const ()>,
+}
+
+impl AsFiber {
+    /// `None` if the system has no memory for that.
+    pub(super) fn new() -> Option<Self> {
+        /// Has a destructor.
+        struct Asks;
+        impl Drop for Asks {
+            fn drop(&mut self) {}
+        }
+        thread_local!(static ASKS: Asks = const { Asks });
+
+        // SAFETY: has no requirement.
+        let is_fiber = unsafe { IsThreadAFiber() } != 0;
+        if !is_fiber {
+            // If it has been dropped, std was told of the end of the thread.
+            let _was_dropped = ASKS.try_with(|_| ());
+            // SAFETY: the thread is no fiber.
+            if unsafe { ConvertThreadToFiber(ptr::null()) }.is_null() {
+                return None;
+            }
+        }
+        Some(Self { is_converted: !is_fiber, not_send: PhantomData })
+    }
+}
+
+impl Drop for AsFiber {
+    fn drop(&mut self) {
+        if self.is_converted {
+            // SAFETY: `new` has made this thread a fiber, which it is on again: whoever enters another one comes back.
+            unsafe { ConvertFiberToThread() };
+        }
     }
 }
 

@@ -37,7 +37,7 @@ impl Place {
     }
 
     /// Where the word at this address is.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "loom")))]
     pub(super) fn of(address: usize) -> Option<Self> {
         let is_there = |place: &Self| Word(*place).address().is_some_and(|word| word.addr() == address);
         Snapshot::take().places().find(is_there)
@@ -105,8 +105,10 @@ fn block() -> &'static [Cell<usize>] {
     if blocks.is_null() {
         return &[];
     }
-    // SAFETY: the array has one for each module that has a number.
-    let block = unsafe { blocks.add(index as usize).read() };
+    // SAFETY: the array has one for each module that has a number,
+    let block = unsafe { blocks.add(index as usize) };
+    // SAFETY: … which nobody writes meanwhile.
+    let block = unsafe { block.read() };
     if block.is_null() || !block.is_aligned() {
         return &[];
     }
@@ -122,8 +124,10 @@ fn word_at(address: *mut c_void) -> Option<usize> {
     }
     let mut word = 0_usize;
     let to = (&raw mut word).cast();
+    // SAFETY: has no requirement.
+    let process = unsafe { GetCurrentProcess() };
     // SAFETY: writes a word to `word`. What cannot be read is an error.
-    let done = unsafe { ReadProcessMemory(GetCurrentProcess(), address, to, size_of::<usize>(), ptr::null_mut()) };
+    let done = unsafe { ReadProcessMemory(process, address, to, size_of::<usize>(), ptr::null_mut()) };
     (done != 0).then_some(word)
 }
 

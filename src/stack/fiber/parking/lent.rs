@@ -14,12 +14,12 @@ thread_local! {
 }
 
 /// Lends this memory to the fiber that is being made.
-pub(super) fn lending<R>(memory: Range<usize>, make: impl FnOnce() -> R) -> R {
+pub(super) fn lending<R>(memory: &Range<usize>, make: impl FnOnce() -> R) -> R {
     debug_assert_eq!(memory.len(), PARKING_SIZE);
-    NEXT_STACK.set(Some(memory));
-    let made = make();
+    NEXT_STACK.set(Some(memory.clone()));
+    let result = make();
     NEXT_STACK.set(None);
-    made
+    result
 }
 
 /// Has an engine make its fibers on what is lent.
