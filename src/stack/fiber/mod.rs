@@ -1,6 +1,7 @@
 //! The stacks that are switched to: a coroutine, corosensei's or on Windows a fiber, whose activations are parked whenever it
 //! is left.
 
+#[cfg(thread_list)]
 mod activation;
 #[cfg(not(windows))]
 mod coroutine;
