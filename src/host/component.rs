@@ -20,7 +20,7 @@ where
     move |store, params| wait::<true, _>(store_id(&store), pin!(Some(f(store, params))))?
 }
 
-/// Of a closure that returns a `Send` future.
+/// Of a closure that returns a `Send` future, which cannot keep the store's context, so that it has no nested calls.
 pub(crate) fn blocking_send<T, P, R, Fut>(
     f: impl Fn(StoreContextMut<'_, T>, P) -> Fut + Send + Sync + 'static,
 ) -> impl Fn(StoreContextMut<'_, T>, P) -> Result<R> + Send + Sync + 'static
@@ -28,7 +28,7 @@ where
     T: 'static,
     Fut: Future<Output = Result<R>> + Send,
 {
-    move |store, params| wait_send::<true, _>(store_id(&store), pin!(Some(OutOfLine::new(f(store, params)))))?
+    move |store, params| wait_send::<false, _>(store_id(&store), pin!(Some(OutOfLine::new(f(store, params)))))?
 }
 
 /// Of a closure in wasmtime's own shape.

@@ -179,6 +179,7 @@ fn turns_under_tokio<K: Kind>(code: Code) -> Result<()> {
 }
 
 /// The runtime looks at its sockets after each slice, not after sixty of them.
+#[cfg(fiber_stack)]
 fn sockets_are_looked_at_under_tokio<K: Kind>(code: Code) -> Result<()> {
     let (store, run, slices) = spinner(code, 1, tokio::task::yield_now)?;
     let stack = stack::<K>();

@@ -12,6 +12,7 @@
 //! Host functions call their guest synchronously, and by futures of their own: alone, joined to other futures, dropped in the
 //! middle, and within such calls. On a `ThreadStack`, where such a call runs in place, a step with something beside the call
 //! may be pending more often or less; and where something is dropped in its middle, only what was before must be the same.
+//! Neither does the code on a `ThreadStack` wait more than 128 times without giving others a turn.
 //!
 //! A case that fails is made plainer as long as it fails, then printed, with a line that runs it again.
 //!

@@ -1,6 +1,7 @@
 //! wasmtime's module `component`, with those types anew that add async host functions and make calls.
 #![expect(unsafe_code, reason = "has an unsafe function of wasmtime's that generated code calls")]
 
+use super::job::Ours;
 use super::{AsContextMut, Place};
 use crate::Result;
 use crate::component::func::TypedCall;
@@ -177,7 +178,7 @@ impl<T: 'static> InstancePre<T> {
     ///
     /// Those of [`InstancePreExt`](crate::component::InstancePreExt).
     pub async fn instantiate_async(&self, mut store: impl AsContextMut<Data = T>) -> Result<Instance> {
-        Ok(Instance(Place::call(store.as_context_mut(), InstantiatePre::new(&self.0)).await?))
+        Ok(Instance(Place::call(store.as_context_mut(), Ours(InstantiatePre::new(&self.0))).await?))
     }
 }
 
@@ -257,7 +258,7 @@ where
     /// Those of [`AsyncFunc::call`](crate::component::AsyncFunc::call) and
     /// [`AsyncFunc::call_within`](crate::component::AsyncFunc::call_within).
     pub async fn call_async(&self, mut store: impl AsContextMut, params: Params) -> Result<Return> {
-        Place::call(store.as_context_mut(), TypedCall::new(self.0, params)).await
+        Place::call(store.as_context_mut(), Ours(TypedCall::new(self.0, params))).await
     }
 }
 

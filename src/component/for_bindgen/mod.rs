@@ -74,6 +74,7 @@ pub mod component;
 
 use crate::call::Job;
 use crate::{Call, CallWithin, Carries, Stack};
+use job::Ours;
 use std::fmt;
 use std::future::Future;
 
@@ -193,15 +194,30 @@ macro_rules! within {
 }
 within!(StoreContextMut<'_, T>, Caller<'_, T>, Store<T>, wasmtime::Store<T>);
 
-/// Where the calls of generated code are made.
+/// Where the calls of generated code are made. Only this crate's own jobs are run that way, which every stack carries, and not
+/// closures, which may hold what is not `Send`:
+///
+/// ```compile_fail,E0308
+/// use wasmtime_async::component::for_bindgen::{Context, Place, StoreContextMut};
+///
+/// fn run<P: Place<()>>(context: Context<'_, (), P>) {
+///     let _ = P::call(context, |_: StoreContextMut<'_, ()>| Ok(()));
+/// }
+/// ```
 pub trait Place<T: 'static>: Sized {
     /// Runs a job in the store.
     #[doc(hidden)]
-    fn call<J: Job<T>>(context: Context<'_, T, Self>, job: J) -> impl Future<Output = Result<J::Output>>;
+    fn call<J: Job<T>>(context: Context<'_, T, Self>, job: Ours<J>) -> impl Future<Output = Result<J::Output>>;
+}
+
+mod job {
+    /// A job of this crate's own, which nobody else can make.
+    #[derive(Debug)]
+    pub struct Ours<J>(pub(super) J);
 }
 
 impl<S: Stack + Carries<T>, T: 'static> Place<T> for S {
-    async fn call<J: Job<T>>(context: Context<'_, T, S>, job: J) -> Result<J::Output> {
+    async fn call<J: Job<T>>(context: Context<'_, T, S>, Ours(job): Ours<J>) -> Result<J::Output> {
         match context.0 {
             Target::On(stack, store) => Call::new(stack, store, job).await,
             Target::Within(mut store) => CallWithin::new(&mut store, job).await,
@@ -214,7 +230,7 @@ impl<S: Stack + Carries<T>, T: 'static> Place<T> for S {
 pub enum Within {}
 
 impl<T: 'static> Place<T> for Within {
-    async fn call<J: Job<T>>(context: Context<'_, T, Self>, job: J) -> Result<J::Output> {
+    async fn call<J: Job<T>>(context: Context<'_, T, Self>, Ours(job): Ours<J>) -> Result<J::Output> {
         match context.0 {
             Target::On(within, _) => match *within {},
             Target::Within(mut store) => CallWithin::new(&mut store, job).await,

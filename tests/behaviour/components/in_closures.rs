@@ -1,5 +1,6 @@
 //! Components, which are called by wasmtime's synchronous functions in closures of [`Stack::run`].
 
+use super::GREETER;
 use crate::common::futures::{finish, pending, poll_once};
 use crate::support::guest::{assert_usable, stack};
 use crate::support::{Code, Host, Kind, matrix};
@@ -13,34 +14,7 @@ matrix!(anything: components_that_wait);
 fn components_that_wait<K: Kind>(code: Code) -> Result<()> {
     let mut stacks = [stack::<K>(), stack::<K>()];
     let engine = code.engine();
-    let component = Component::new(
-        &engine,
-        r#"(component
-            (import "greet" (func $greet (param "name" string) (result string)))
-            (core module $memory
-                (memory (export "memory") 1)
-                (global $next (mut i32) (i32.const 1024))
-                (func (export "realloc") (param i32 i32 i32 i32) (result i32)
-                    (local $place i32)
-                    (local.set $place (global.get $next))
-                    (global.set $next (i32.add (global.get $next) (local.get 3)))
-                    (local.get $place)))
-            (core instance $memory (instantiate $memory))
-            (core func $greet (canon lower (func $greet)
-                (memory (core memory $memory "memory")) (realloc (core func $memory "realloc"))))
-            (core module $guest
-                (import "" "memory" (memory 1))
-                (import "" "greet" (func $greet (param i32 i32 i32)))
-                (func (export "run") (param i32 i32) (result i32)
-                    (call $greet (local.get 0) (local.get 1) (i32.const 16))
-                    (if (i32.eqz (local.get 1)) (then unreachable))
-                    (i32.const 16)))
-            (core instance $guest (instantiate $guest
-                (with "" (instance (export "memory" (memory $memory "memory")) (export "greet" (func $greet))))))
-            (func (export "run") (param "name" string) (result string)
-                (canon lift (core func $guest "run")
-                    (memory (core memory $memory "memory")) (realloc (core func $memory "realloc")))))"#,
-    )?;
+    let component = Component::new(&engine, GREETER)?;
     let mut linker = Linker::<Host>::new(&engine);
     linker.root().func_wrap("greet", |mut store, (name,): (String,)| {
         store.data_mut().id += 1;
@@ -74,7 +48,7 @@ fn components_that_wait<K: Kind>(code: Code) -> Result<()> {
     let mut runs = Vec::new();
     for (task, name) in tasks.into_iter().zip(["anna", "ben"]) {
         let (run, greeting) = finish(task)?;
-        assert_eq!(greeting, format!("hello hello {name} 1 2"));
+        assert_eq!(greeting, format!("hello hello hello hello {name} 1 2 3 4"));
         runs.push(run);
     }
 

@@ -53,6 +53,13 @@ pub(crate) struct Leeway {
     /// it. What is beside goes on when the call has ended, so a step with such a thing may be pending more often or less.
     /// Neither can the call be dropped in its middle, nor is the step the same that is dropped when it was pending so often.
     pub(crate) in_place: bool,
+    /// It gives others a turn before so many waits without one. There the call is pending once more, and may be dropped.
+    pub(crate) waits_per_turn: Option<usize>,
+}
+
+/// How often others are given a turn at most. Host functions do not wait more often than they note what they do.
+fn most_turns(record: &Record, leeway: Leeway) -> usize {
+    leeway.waits_per_turn.map_or(0, |waits| record.events.len() / waits)
 }
 
 /// The first call of the guest by a future that has something beside it.
@@ -70,8 +77,9 @@ fn alike(native: &Record, ours: &Record) -> usize {
     native.events.iter().zip(&ours.events).take_while(|(native, ours)| native == ours).count()
 }
 
-/// Compares two transcripts of a case. Where the stack refused to be suspended, if it may, they go different ways, and so they
-/// do where a call ran in place, if it may, and something was dropped in the middle.
+/// Compares two transcripts of a case. Where the stack refused to be suspended, if it may, they go different ways. So they do
+/// where a call ran in place, if it may, and something was dropped in the middle; and where a call was dropped when it gave
+/// others a turn.
 pub(crate) fn compare(
     guest: &Guest,
     native: &[Record],
@@ -112,8 +120,24 @@ pub(crate) fn compare(
             }
             return if number == 0 { Ok(()) } else { same_number() };
         }
+        if let Some(waits) = leeway.waits_per_turn
+            && most_turns(native, leeway) > 0
+            && ours.ending == Ending::Dropped
+            && native != ours
+        {
+            counts.add("runs-left-at-a-turn-for-others", 1);
+            if alike(native, ours) < waits {
+                return Err(format!("step {number}, up to a turn for others:\n{}", difference(native, ours)));
+            }
+            return if number == 0 { Ok(()) } else { same_number() };
+        }
         let mut expected = native.clone();
         if race.is_some() {
+            expected.pendings = ours.pendings;
+        }
+        let extra = ours.pendings.saturating_sub(native.pendings) as usize;
+        if (1..=most_turns(native, leeway)).contains(&extra) {
+            counts.add("turns-for-others", extra);
             expected.pendings = ours.pendings;
         }
         if overflow {

@@ -57,8 +57,13 @@ impl StackKind {
     fn leeway(self, case: &Case) -> Leeway {
         Leeway {
             may_refuse: matches!(self, Self::Fiber | Self::Send) && !case.known_only,
-            in_place: !matches!(self, Self::Fiber | Self::Unchecked | Self::Send),
+            in_place: self.is_thread(),
+            waits_per_turn: self.is_thread().then_some(128),
         }
+    }
+
+    fn is_thread(self) -> bool {
+        !matches!(self, Self::Fiber | Self::Unchecked | Self::Send)
     }
 
     /// Whether there are such stacks on this system.
