@@ -15,6 +15,17 @@ pub(super) struct Coroutine(corosensei::Coroutine<*const Frame, (), (), Memory>)
 /// The memory that a parking fiber runs on.
 pub(super) type ParkingMemory = Range<usize>;
 
+/// What a thread must be for a parking fiber to be entered there: here, a thread.
+pub(super) struct AsFiber;
+
+impl AsFiber {
+    #[expect(clippy::unnecessary_wraps, reason = "on Windows there may be no memory for that")]
+    #[inline(always)]
+    pub(super) fn new() -> Option<Self> {
+        Some(Self)
+    }
+}
+
 impl Coroutine {
     /// Makes one with a stack of at least `size` bytes, and the stacks that go with it, for as long as it is there.
     pub(super) fn new(size: usize) -> io::Result<(Self, Aside, ParkingMemory)> {

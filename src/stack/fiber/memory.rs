@@ -25,10 +25,14 @@ use std::ptr;
 #[cfg(target_os = "linux")]
 use std::sync::OnceLock;
 
-/// Keeps Linux from backing stacks by huge pages; Apple's systems do not have it.
-const MAP_STACK: libc::c_int = cfg_select! {
-    target_vendor = "apple" => 0,
-    _ => libc::MAP_STACK,
+/// What is mapped: memory that counts when it is used, on Linux kept from being backed by huge pages. (To FreeBSD, `MAP_STACK`
+/// is a stack that grows.)
+const FLAGS: libc::c_int = cfg_select! {
+    any(target_os = "linux", target_os = "android") => {
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK
+    }
+    target_os = "freebsd" => libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+    _ => libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
 };
 
 /// A mapping that is taken down when this is dropped.
@@ -51,9 +55,8 @@ impl Memory {
         let page = page_size();
         let size = size.next_multiple_of(page);
         let len = page + size + page + size + page + PARKING_SIZE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | MAP_STACK;
         // SAFETY: asks for a new mapping anywhere.
-        let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, FLAGS, -1, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }

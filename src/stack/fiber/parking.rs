@@ -16,9 +16,7 @@
 #[cfg(not(windows))]
 mod lent;
 
-#[cfg(windows)]
-use super::coroutine::AsFiber;
-use super::coroutine::ParkingMemory;
+use super::coroutine::{AsFiber, ParkingMemory};
 use crate::Error;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -49,7 +47,6 @@ impl ParkingFiber {
     ///
     /// The memory is the fiber's alone until it is dropped, `PARKING_SIZE` bytes above a guard page.
     pub(super) unsafe fn new(memory: &ParkingMemory, relay: impl Relay) -> Result<Self, Error> {
-        #[cfg(windows)]
         let Some(_fiber) = AsFiber::new() else {
             return Err(Error::Fibers { reason: "this thread cannot be made a fiber: out of memory".to_owned() });
         };
@@ -75,7 +72,6 @@ impl ParkingFiber {
     #[inline]
     fn poll(&mut self) -> Poll<wasmtime::Result<()>> {
         // Before wasmtime tries, whose fiber would have to unwind.
-        #[cfg(windows)]
         let _fiber = AsFiber::new().expect("there is memory to make this thread a fiber");
         self.0.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     }

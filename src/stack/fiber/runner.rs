@@ -1,7 +1,7 @@
 //! A coroutine that serves a frame, with wasm's activations parked whenever it is left.
 #![expect(unsafe_code, reason = "the parts of a runner refer to each other by address")]
 
-use super::coroutine::{Aside, Coroutine, ParkingMemory};
+use super::coroutine::{AsFiber, Aside, Coroutine, ParkingMemory};
 use super::list::{Head, Root, ThreadList};
 use super::parking::{ParkingFiber, Relay};
 use crate::error::{Between, Error};
@@ -9,8 +9,6 @@ use crate::frame::{Frame, Leave};
 use crate::limits::Rule;
 use crate::stack::here;
 use std::cell::{Cell, UnsafeCell};
-use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::task::Poll;
 
@@ -126,23 +124,24 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
+        let Some(_fiber) = AsFiber::new() else {
+            // Windows has no memory for that: all of it stays as it is.
+            return;
+        };
         let parts = self.parts();
         // With nothing to start, the coroutine returns from `serve`. No wasm runs, so there is nothing to park.
         // SAFETY: the runner is idle, so that nobody else uses the fiber.
-        if let Some(fiber) = unsafe { &mut *parts.fiber.get() } {
+        match unsafe { &mut *parts.fiber.get() } {
             // Resumes the coroutine, sees that it has ended and ends too.
             // SAFETY: as above, and nobody else uses the coroutine.
-            let ended = catch_unwind(AssertUnwindSafe(|| unsafe { fiber.enter() }));
-            if let Err(payload) = ended {
-                // Windows may have no memory to make the thread a fiber. Then all of it stays as it is.
-                mem::forget(payload);
-                return;
+            Some(fiber) => unsafe { fiber.enter() },
+            // Entered by way of its parking fiber, or not at all.
+            None if cfg!(windows) => {}
+            None => {
+                // SAFETY: the runner is idle, so that nobody else uses the coroutine.
+                let ended = unsafe { parts.resume() };
+                debug_assert!(ended.is_ready(), "a runner was dropped while unfinished");
             }
-        } else if cfg!(not(windows)) {
-            // Entered directly or not at all, which on Windows is the latter, and needs no end.
-            // SAFETY: the runner is idle, so that nobody else uses the coroutine.
-            let ended = unsafe { parts.resume() };
-            debug_assert!(ended.is_ready(), "a runner was dropped while unfinished");
         }
         // SAFETY: made by `Box::leak` in `new`; both that referred to the parts have ended.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });

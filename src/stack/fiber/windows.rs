@@ -26,7 +26,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{self, NonNull};
 use std::thread;
 use windows_sys::Win32::System::Threading::{
-    ConvertFiberToThread, ConvertThreadToFiber, CreateFiberEx, DeleteFiber, GetCurrentThreadStackLimits,
+    ConvertFiberToThread, ConvertThreadToFiberEx, CreateFiberEx, DeleteFiber, GetCurrentThreadStackLimits,
     IsThreadAFiber, SetThreadStackGuarantee, SwitchToFiber,
 };
 
@@ -320,7 +320,7 @@ impl AsFiber {
             // If it has been dropped, std was told of the end of the thread.
             let _was_dropped = ASKS.try_with(|_| ());
             // SAFETY: the thread is no fiber.
-            if unsafe { ConvertThreadToFiber(ptr::null()) }.is_null() {
+            if unsafe { ConvertThreadToFiberEx(ptr::null(), FIBER_FLAG_FLOAT_SWITCH) }.is_null() {
                 return None;
             }
         }
@@ -345,6 +345,8 @@ impl State {
     /// The thread is a fiber, and nobody is on this one. What runs there may go on.
     #[inline]
     unsafe fn enter(&self) {
+        // SAFETY: has no requirement.
+        debug_assert!(unsafe { IsThreadAFiber() } != 0, "entered by a thread that is no fiber");
         self.entered_from.set(current_fiber());
         // SAFETY: the fiber is there, and no thread is on it.
         unsafe { SwitchToFiber(self.left_on.get()) };
