@@ -6,7 +6,9 @@ use crate::support::guest::{ONCE, assert_usable, runner, stack, store, waits};
 use crate::support::{Code, Fiber, Kind, Log, OnDrop, SendFiber};
 use std::cell::RefCell;
 use std::ffi::c_void;
+use std::mem;
 use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use wasmtime::{Func, Result};
 use wasmtime_async::FuncExt;
@@ -18,6 +20,8 @@ unsafe extern "system" {
     fn CreateFiber(size: usize, root: unsafe extern "system" fn(*mut c_void), parameter: *mut c_void) -> *mut c_void;
     fn SwitchToFiber(fiber: *mut c_void);
     fn DeleteFiber(fiber: *mut c_void);
+    fn FlsAlloc(deleted: Option<unsafe extern "system" fn(*const c_void)>) -> u32;
+    fn FlsSetValue(index: u32, value: *const c_void) -> i32;
 }
 
 fn is_fiber() -> bool {
@@ -161,4 +165,52 @@ fn variables_of_a_thread_are_dropped_with_it() -> Result<()> {
         assert_eq!(log.take(), ["a variable of the thread"]);
     }
     Ok(())
+}
+
+/// The system tells whoever stored something for a fiber when that is deleted.
+#[test]
+fn fibers_go_with_their_stack() -> Result<()> {
+    static DELETED: AtomicUsize = AtomicUsize::new(0);
+
+    unsafe extern "system" fn note(_: *const c_void) {
+        DELETED.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn test<K: Kind>() -> Result<()> {
+        // SAFETY: has no requirement.
+        let index = unsafe { FlsAlloc(Some(note)) };
+        assert_ne!(index, u32::MAX);
+        DELETED.store(0, Ordering::Relaxed);
+        let mut stack = stack::<K>();
+        for forgets in [false, false, true] {
+            let mut store = store(Code::Pulley);
+            let marks = Func::wrap_suspending_send(&mut store, move || async move {
+                // SAFETY: any value will do.
+                assert_ne!(unsafe { FlsSetValue(index, ptr::dangling()) }, 0);
+                pending(1).await;
+            });
+            let run = runner(&mut store, ONCE, [marks])?;
+            let mut call = run.call_on(&mut stack, &mut store, &[], &mut []);
+            assert!(poll_once(&mut call).is_pending());
+            if forgets {
+                mem::forget(call);
+            } else {
+                finish(call)?;
+            }
+        }
+        drop(mem::replace(&mut stack, self::stack::<K>()));
+        assert_eq!(DELETED.load(Ordering::Relaxed), 0, "a fiber with a call on it");
+        let mut store = store(Code::Pulley);
+        let marks = Func::wrap(&mut store, move || {
+            // SAFETY: as above.
+            assert_ne!(unsafe { FlsSetValue(index, ptr::dangling()) }, 0);
+        });
+        finish(marks.call_on(&mut stack, &mut store, &[], &mut []))?;
+        assert_eq!(DELETED.load(Ordering::Relaxed), 0);
+        // On a thread that has not made it, and was no fiber.
+        thread::spawn(|| drop(stack)).join().expect("does not panic");
+        assert_eq!(DELETED.load(Ordering::Relaxed), 1);
+        Ok(())
+    }
+    each([test::<Fiber>, test::<SendFiber>])
 }

@@ -42,7 +42,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use wasmtime::Engine;
 
-/// A stack that is switched to and from by a handful of instructions (corosensei), on the thread that polls.
+/// A stack that is switched to and from by a handful of instructions (corosensei), on the thread that polls. On Windows it is a
+/// fiber of the system's, and the thread is one, too, while it polls.
 ///
 /// It suspends guests that wait in async host functions, whatever those wait for: futures and the store's data need not be
 /// `Send`, and in return calls are not, either. ([`SendFiberStack`] is the one for `tokio::spawn`.) Idle, the stack can be
@@ -58,9 +59,9 @@ use wasmtime::Engine;
 /// it has a thread to itself; so does a stack made by [`unchecked`](Self::unchecked), on your word.
 ///
 /// A synchronous host function that calls its own guest again is seen by reading wasmtime's list of activations, which
-/// works on Linux and Windows. On other systems it is not seen: such a function must not have anything of the above, if the guest that
-/// it calls may wait. Nor is a hook of wasmtime's feature `call-hook` seen that calls a guest before another one is entered, or
-/// after it has been left, on any system.
+/// works on Linux and Windows. On other systems it is not seen: such a function must not have anything of the above, if the
+/// guest that it calls may wait. Nor is a hook of wasmtime's feature `call-hook` seen that calls a guest before another one is
+/// entered, or after it has been left, on any system.
 ///
 /// # Memory
 ///
@@ -193,8 +194,8 @@ impl Stack for FiberStack {
     ///
     /// # Errors
     ///
-    /// [`Error::NoThreadList`], too, if wasmtime's list of activations cannot be read on Linux or Windows: no thread was to be had
-    /// to look for it, say.
+    /// [`Error::NoThreadList`], too, if wasmtime's list of activations cannot be read on Linux or Windows: no thread was to be
+    /// had to look for it, say.
     fn new(size: usize) -> Result<Self, Error> {
         if cfg!(thread_list) && ThreadList::of_this_thread().is_none() {
             return Err(Error::NoThreadList);
