@@ -80,6 +80,15 @@ pub enum Error {
     #[error("a nested call was forgotten while it was suspended, so this call can never end: drop such calls instead")]
     Lost,
 
+    /// wasmtime's own async was turned on for the store. It runs guests on stacks of its own, so the two cannot be combined.
+    #[error(
+        "wasmtime's own async is on for this store, which cannot be combined with stacks: do without \
+         `epoch_deadline_async_yield_and_update` (use `epoch_deadline_suspend_and_update`), `fuel_async_yield_interval`, \
+         `limiter_async`, `call_hook_async`, and functions that are defined by `func_wrap_async`, `func_new_async` or their like \
+         (use `func_wrap_suspending_boxed`, `func_new_suspending_boxed`)"
+    )]
+    AsyncStore,
+
     /// A stack of this size cannot work at all.
     #[error("a stack of {size} bytes cannot work: use {min} to {max} bytes, `DEFAULT_STACK_SIZE` if in doubt")]
     #[non_exhaustive]
@@ -156,6 +165,14 @@ impl Error {
         let error = wasmtime::Error::from(self);
         if let Some(backtrace) = backtrace { error.context(backtrace) } else { error }
     }
+}
+
+/// Says more about what wasmtime says to those who mix its own async with stacks.
+#[cold]
+pub(crate) fn explained(error: wasmtime::Error) -> wasmtime::Error {
+    // From `StoreOpaque::validate_sync_call` of wasmtime 48.
+    const MIXED: &str = "store configuration requires that `*_async` functions are used instead";
+    if error.downcast_ref() == Some(&MIXED) { Error::AsyncStore.into() } else { error }
 }
 
 /// A backtrace without frames.

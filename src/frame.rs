@@ -15,8 +15,12 @@ use crate::limits::{Limits, Rule};
 #[cfg(fiber_stack)]
 use crate::nesting::Nesting;
 use crate::stack;
+#[cfg(fiber_stack)]
+use crate::stack::ambient::{Hook, Surroundings};
 use crate::sync::cell::{Cell, UnsafeCell};
 use crate::sync::thread_cell;
+#[cfg(fiber_stack)]
+use std::cell::RefCell;
 use std::ptr;
 use std::task::Waker;
 #[cfg(feature = "thread-backend")]
@@ -59,6 +63,9 @@ pub struct Frame {
     /// Where nested calls are, and host futures that have them.
     #[cfg(fiber_stack)]
     pub(crate) nesting: Nesting,
+    /// What the user wants around the code on the stack. Only for stacks that are switched to.
+    #[cfg(fiber_stack)]
+    hook: RefCell<Option<Hook>>,
     /// What the next entry starts. `None` at an entry of an idle stack: the stack ends.
     start: Cell<Option<Start>>,
     /// Where the call finds its input and leaves its result. Set by the poller at each entry, valid until the stack is
@@ -88,6 +95,9 @@ pub struct Frame {
 /// Makes a frame the current one of this thread, until it is dropped.
 pub(crate) struct Entered {
     outer: *const Frame,
+    /// Entered before, and left after.
+    #[cfg(fiber_stack)]
+    _surroundings: Option<Surroundings>,
 }
 
 impl Drop for Entered {
@@ -105,6 +115,8 @@ impl Frame {
             backend: Cell::new(ptr::null()),
             #[cfg(fiber_stack)]
             nesting: Nesting::default(),
+            #[cfg(fiber_stack)]
+            hook: RefCell::new(None),
             start: Cell::new(None),
             slot: Cell::new(ptr::null_mut()),
             stretch: Cell::new(0),
@@ -173,13 +185,33 @@ impl Frame {
     #[inline]
     pub(crate) fn make_current(&self) -> Entered {
         self.limits.enter();
-        Entered { outer: CURRENT.with(|current| current.replace(self)) }
+        Entered {
+            #[cfg(fiber_stack)]
+            _surroundings: self.surroundings(),
+            outer: CURRENT.with(|current| current.replace(self)),
+        }
     }
 
-    /// Makes no frame the current one of this thread, for code on a stack that must not suspend it.
-    #[cfg(feature = "thread-backend")]
+    /// Makes no frame the current one of this thread, for code that must not suspend a stack.
     pub(crate) fn hide_current() -> Entered {
-        Entered { outer: CURRENT.with(|current| current.replace(ptr::null())) }
+        Entered {
+            #[cfg(fiber_stack)]
+            _surroundings: None,
+            outer: CURRENT.with(|current| current.replace(ptr::null())),
+        }
+    }
+
+    /// Sets what surrounds the code of the calls to come.
+    #[cfg(fiber_stack)]
+    pub(crate) fn set_hook(&self, hook: Option<Hook>) {
+        self.hook.replace(hook);
+    }
+
+    /// What surrounds the stretch that begins.
+    #[cfg(fiber_stack)]
+    #[inline]
+    fn surroundings(&self) -> Option<Surroundings> {
+        self.hook.borrow().as_ref()?.enter()
     }
 
     // ---- the poller's side

@@ -47,13 +47,18 @@ use wasmtime::{Caller, IntoFunc, Val, WasmRet, WasmTy};
 /// <wasmtime::Func as FuncExt>::wrap_suspending(&mut store, double);
 /// ```
 ///
+/// A closure that only panics needs a result's type: `async |n: i32| -> i32 { panic!("{n}") }`.
+///
 /// `Marker` tells the two kinds apart and is always inferred. The trait is not meant to be implemented elsewhere.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an async host function of a store with data of type `{T}`",
     label = "not a suitable async closure",
     note = "expected `async |a: i32, b: i64, …| …` or `async |caller: Caller<'_, T>, a: i32, …| …`: at most 15 parameters, \
             each with its type, each a wasm type; `Send + Sync + 'static`; returning a wasm type, a tuple of them, or a \
-            `wasmtime::Result` of either"
+            `wasmtime::Result` of either",
+    note = "a closure in wasmtime's own shape, `|caller, (a, b): (i32, i64)| Box::new(async move {{ … }})`, goes to \
+            `func_wrap_suspending_boxed`; one that is boxed, or of a generic type `F: Fn(i32) -> Fut`, is called by an async \
+            closure: `async move |a: i32| f(a).await`"
 )]
 pub trait HostFn<T: 'static, Marker>: Send + Sync + 'static {
     /// The parameters, the way wasmtime wants to know them.
@@ -108,6 +113,8 @@ pub struct WithCaller<Params>(PhantomData<Params>);
     note = "expected `|a: i32, b: i64, …| async move {{ … }}` or `|caller: Caller<'_, T>, a: i32, …| {{ …; async move {{ … }} }}`: \
             at most 15 parameters, each with its type, each a wasm type; a future that is `Send`, of a wasm type, a tuple of \
             them, or a `wasmtime::Result` of either; itself `Send + Sync + 'static`",
+    note = "a closure in wasmtime's own shape, `|caller, (a, b): (i32, i64)| Box::new(async move {{ … }})`, goes to \
+            `func_wrap_suspending_boxed`",
     note = "of an async closure, `async |…| …`, Rust cannot ask for a `Send` future: write `|…| async move {{ … }}`, or use \
             `func_wrap_suspending`, for a `FiberStack` or a `ThreadStack`"
 )]

@@ -24,6 +24,10 @@ mod stack;
 mod store;
 mod suspend;
 mod sync;
+#[cfg(feature = "tokio")]
+mod tokio_runtime;
+#[cfg(feature = "tracing")]
+mod tracing_spans;
 mod until;
 mod within;
 
@@ -63,6 +67,10 @@ pub use stack::available::*;
 pub use stack::{CarriedBy, Carries, DEFAULT_STACK_SIZE, SendStack, Stack};
 pub use store::{AsStoreMut, Store};
 pub use suspend::{suspend_in_host_function, suspend_until, yield_now};
+#[cfg(feature = "tokio")]
+pub use tokio_runtime::{EnteredRuntime, tokio_runtime};
+#[cfg(feature = "tracing")]
+pub use tracing_spans::{CapturedSpans, EnteredSpans, tracing_spans};
 pub use until::Until;
 pub use within::CallWithin;
 

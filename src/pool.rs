@@ -69,7 +69,7 @@ pub struct PoolCounts {
 
 /// A stack of a [`Pool`], which it goes back to when this is dropped: to whoever has waited longest, if anybody has.
 ///
-/// It is handed on as it was left: with what `ThreadStack::set_ambient` has set, say. One that is forgotten counts as in
+/// It is handed on as it was left: with what [`Stack::set_ambient`] has set, say. One that is forgotten counts as in
 /// use for ever.
 #[must_use = "dropped, the stack goes back to its pool at once"]
 pub struct PooledStack<S: Stack = DefaultStack>(Place<S>);

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "the job and its result cross from one stack to another by pointer")]
 
 use crate::call::{Job, store_id};
+use crate::error::explained;
 use crate::frame::Frame;
 use crate::stack::Backend;
 use crate::{Error, Result};
@@ -115,7 +116,7 @@ impl<'a, B: Backend, T: 'static, J: Job<T>> Running<'a, B, T, J> {
         B::frame(&runner).end();
         // SAFETY: taken out of this stack by `prepare`.
         unsafe { self.stack.put_back(runner) };
-        Poll::Ready(end.unwrap_or_else(|payload| panic::resume_unwind(payload)))
+        Poll::Ready(end.unwrap_or_else(|payload| panic::resume_unwind(payload)).map_err(explained))
     }
 }
 

@@ -76,10 +76,9 @@ mod real {
             *LOOKS
         }
 
-        /// Starts a thread with a stack of `size` bytes.
+        /// Starts a thread whose code has `size` bytes of stack.
         pub(crate) fn spawn(size: usize, f: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-            // Windows counts the pages that guard a stack, and what std has it keep back for the time of an overflow.
-            let size = if cfg!(windows) { size + (64 << 10) } else { size };
+            let size = size.saturating_add(crate::stack::thread::carved()?);
             std::thread::Builder::new().name("wasm-stack".to_owned()).stack_size(size).spawn(f).map(drop)
         }
     }

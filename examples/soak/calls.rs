@@ -159,10 +159,7 @@ impl Soak {
             lock(&self.send_fibers.stacks).clear();
         }
         #[cfg(feature = "thread-backend")]
-        {
-            lock(&self.threads.stacks).clear();
-            ThreadStack::end_cached_threads();
-        }
+        lock(&self.threads.stacks).clear();
     }
 }
 

@@ -6,6 +6,7 @@ use crate::{AsStoreMut, Error, Result};
 use std::hint::black_box;
 use wasmtime::{Engine, StoreContextMut};
 
+pub(crate) mod ambient;
 #[cfg(fiber_stack)]
 #[cfg_attr(docsrs, doc(cfg(feature = "fiber")))]
 pub(crate) mod fiber;
@@ -16,7 +17,7 @@ pub(crate) mod within;
 /// The stacks that this target has with the features in use.
 pub(crate) mod available {
     #[cfg(feature = "thread-backend")]
-    pub use super::thread::ThreadStack;
+    pub use super::thread::{ThreadCache, ThreadStack};
 
     cfg_select! {
         fiber_stack => {
@@ -109,6 +110,60 @@ pub trait Stack: Backend {
 
     /// The size that was asked for, in bytes. The stack may be larger, by less than a page, on Windows by less than 128 KiB.
     fn size(&self) -> usize;
+
+    /// Sets what surrounds the code of calls on this stack, in place of what was set before.
+    ///
+    /// `capture` is called whenever a call is polled, or dropped while suspended, on the thread that does so. What it
+    /// returns is called on the thread that the stack runs on, before code of the call runs. What that returns is dropped
+    /// there before control goes back to the poller. A `ThreadStack` has a thread of its own; all other stacks run on the
+    /// poller's.
+    ///
+    /// So a host function sees what its call was polled with, and what it sets itself is put away while the call is suspended.
+    /// `tokio_runtime` (feature `tokio`) and `tracing_spans` (feature `tracing`) are made for this.
+    ///
+    /// None of the three can suspend a stack.
+    ///
+    /// # Panics
+    ///
+    /// Never panics itself. If one of the two closures panics, or the drop of what the second one returned, the panic ends
+    /// there and the call goes on without. After a panic on the thread of a `ThreadStack`, that thread is not used for other
+    /// calls.
+    ///
+    /// # Examples
+    ///
+    /// The poller's thread has a name for the current request in a thread-local variable, and host functions want it, on
+    /// whichever thread they run:
+    ///
+    /// ```
+    /// use std::cell::RefCell;
+    /// use wasmtime::Engine;
+    /// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, Stack, Store};
+    ///
+    /// thread_local!(static REQUEST: RefCell<String> = RefCell::default());
+    ///
+    /// struct Reset(String);
+    /// impl Drop for Reset {
+    ///     fn drop(&mut self) {
+    ///         REQUEST.replace(std::mem::take(&mut self.0));
+    ///     }
+    /// }
+    ///
+    /// let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
+    /// stack.set_ambient(|| {
+    ///     let request = REQUEST.with_borrow(String::clone);
+    ///     move || Reset(REQUEST.replace(request))
+    /// });
+    ///
+    /// REQUEST.set("GET /".to_owned());
+    /// let mut store = Store::new(&Engine::default(), ());
+    /// let call = stack.run(&mut store, |_| Ok(REQUEST.with_borrow(String::clone)));
+    /// assert_eq!(futures::executor::block_on(call)?, "GET /");
+    /// # Ok::<(), wasmtime::Error>(())
+    /// ```
+    fn set_ambient<E, G>(&mut self, capture: impl Fn() -> E + Send + Sync + 'static)
+    where
+        E: FnOnce() -> G + Send + 'static,
+        G: 'static;
 
     /// Runs `f` on this stack. It may call wasm, instantiate modules, and wait for futures in the middle of any of it,
     /// by [`suspend_until`](crate::suspend_until) or in the async host functions that wasm calls.

@@ -1,14 +1,13 @@
 //! Guests whose host functions are ready whenever they are called.
 
-use crate::common::futures::{CountingWaker, cancel, finish, pending};
+use crate::common::futures::cancel;
 use crate::support::guest::{assert_usable, runner, stack, store};
 use crate::support::{Code, Kind, matrix};
-use crate::wakers::poll_with;
 use futures::future::{Either, select};
 use std::pin::pin;
 use std::sync::Arc;
 use wasmtime::{Func, Result};
-use wasmtime_async::{FuncExt, Stack, Store, suspend_until};
+use wasmtime_async::{FuncExt, Store};
 
 matrix!(lets_others_run_under_tokio, ends_when_dropped);
 
@@ -64,9 +63,12 @@ fn ends_when_dropped<K: Kind>(code: Code) -> Result<()> {
 #[cfg(feature = "thread-backend")]
 mod budget_of_threads {
     use super::*;
+    use crate::common::futures::{CountingWaker, finish, pending};
     use crate::support::Thread;
+    use crate::wakers::poll_with;
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::task::{Context, Poll, Waker};
+    use wasmtime_async::{Stack, suspend_until};
 
     #[test]
     fn yields_after_a_number_of_waits() -> Result<()> {

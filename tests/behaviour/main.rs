@@ -9,6 +9,7 @@
 #![allow(clippy::unnecessary_wraps, reason = "all tests have one signature")]
 
 mod always_ready;
+mod ambient;
 mod auto_traits;
 mod bad_input;
 mod cancel;
@@ -36,6 +37,8 @@ mod pool;
 mod refused;
 mod refused_inside_wasmtime;
 mod slices;
+#[cfg(feature = "tracing")]
+mod spans;
 mod support;
 mod threads;
 mod towers;

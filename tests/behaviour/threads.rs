@@ -115,7 +115,6 @@ fn threads_stay() -> Result<()> {
         mem::forget(call);
         assert_usable(&mut stack, &mut self::store(Code::Pulley))?;
         drop((stack, store));
-        ThreadStack::end_cached_threads();
         assert!(log.take().is_empty());
         // Where the system tells.
         let id = id.lock().expect("is not poisoned").take();

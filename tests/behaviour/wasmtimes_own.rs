@@ -8,10 +8,10 @@ use crate::support::{Code, Host, Kind, matrix};
 use crate::towers::{Climb, ENDINGS, assert_usable_here};
 use futures::future::LocalBoxFuture;
 use std::task::Poll;
-use wasmtime::{Caller, Extern, Func, Instance, Module, Result, Val};
-use wasmtime_async::{FuncExt, Store};
+use wasmtime::{Caller, Engine, Extern, Func, Instance, Linker, Module, Result, Val};
+use wasmtime_async::{Error, FuncExt, LinkerExt, Store};
 
-matrix!(stacks_on_its_fibers, its_fibers_on_stacks);
+matrix!(stacks_on_its_fibers, its_fibers_on_stacks, not_in_one_store);
 matrix!(anything: suspended_on_its_fibers);
 
 /// `run` of a guest whose imports are wasmtime's own async functions, among others.
@@ -42,6 +42,33 @@ fn stacks_on_its_fibers<K: Kind>(code: Code) -> Result<()> {
     assert!(poll_once(&mut future).is_pending());
     assert!(matches!(poll_once(&mut future), Poll::Ready(Ok(()))));
     Ok(())
+}
+
+/// The error says what to do without.
+fn not_in_one_store<K: Kind>(code: Code) -> Result<()> {
+    let refused = |error: Result<()>| {
+        let error = error.expect_err("the store is wasmtime's async's");
+        assert!(matches!(error.downcast_ref(), Some(Error::AsyncStore)), "{error:?}");
+        assert!(error.to_string().contains("func_wrap_suspending_boxed"), "{error}");
+    };
+    let mut stack = stack::<K>();
+    let engine = Engine::new(code.config().epoch_interruption(true).consume_fuel(true))?;
+    let module = Module::new(&engine, ONCE)?;
+    let mut linker = Linker::new(&engine);
+    linker.func_wrap_async("", "", |_: Caller<'_, Host>, (): ()| Box::new(pending(1)))?;
+    let mut store = Store::new(&engine, Host::default());
+    refused(finish(linker.instantiate_on(&mut stack, &mut store, &module)).map(drop));
+
+    for turn_on in [(|store| store.epoch_deadline_async_yield_and_update(1)) as fn(&mut Store<Host>), |store| {
+        store.fuel_async_yield_interval(Some(1)).expect("fuel is on");
+    }] {
+        let mut store = Store::new(&engine, Host::default());
+        store.set_fuel(u64::MAX)?;
+        let wait = waits::<K, _>(&mut store, 1);
+        turn_on(&mut store);
+        refused(finish(wait.call_on(&mut stack, &mut store, &[], &mut [])));
+    }
+    assert_usable(&mut stack, &mut self::store(code))
 }
 
 fn its_fibers_on_stacks<K: Kind>(code: Code) -> Result<()> {

@@ -51,6 +51,7 @@ twins! {
     carried_by_decree: "cases/twins/carried_by_decree.rs",
     closure_borrows: "cases/twins/closure_borrows.rs",
     host_function_not_send: "cases/twins/host_function_not_send.rs",
+    host_function_of_another_shape: "cases/twins/host_function_of_another_shape.rs",
     send_host_function_holds_rc: "cases/twins/send_host_function_holds_rc.rs",
     send_host_function_captures: "cases/twins/send_host_function_captures.rs",
     send_host_function_keeps_caller: "cases/twins/send_host_function_keeps_caller.rs",

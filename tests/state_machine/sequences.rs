@@ -77,14 +77,11 @@ pub(crate) fn run(seed: u64, sequences: u64) {
     );
     lanes.into_iter().for_each(Lane::end);
     #[cfg(feature = "thread-backend")]
-    {
-        wasmtime_async::ThreadStack::end_cached_threads();
-        watched(|at| {
-            at.note("machine", format_args!("waits until there are {} threads", before + model.forgotten_threads));
-            // The watchdog's own is one more.
-            wait_until(|| threads().len() == before + model.forgotten_threads + 1);
-        });
-    }
+    watched(|at| {
+        at.note("machine", format_args!("waits until there are {} threads", before + model.forgotten_threads));
+        // The watchdog's own is one more.
+        wait_until(|| threads().len() == before + model.forgotten_threads + 1);
+    });
 }
 
 fn one_sequence(lanes: &[Lane], random: &mut Random) -> thread::Result<()> {

@@ -174,14 +174,14 @@ fn panics_of_the_hook_do_not_reach_the_call() {
 }
 
 #[cfg(feature = "tokio")]
-mod tokio_runtime {
+mod tokio_runtimes {
     use super::*;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::runtime::{Builder, Handle, Runtime};
     use wasmtime::{Linker, Module, Result};
-    use wasmtime_async::{Error, LinkerExt, suspend_until};
+    use wasmtime_async::{Error, LinkerExt, suspend_until, tokio_runtime};
 
     const GUEST: &str = r#"
         (module
@@ -192,6 +192,12 @@ mod tokio_runtime {
                 (call $sleep (i32.const 5))
                 (i32.add (call $echo (local.get $port) (local.get $n)) (call $spawn (local.get $n)))))
     "#;
+
+    fn stack() -> Result<ThreadStack, Error> {
+        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE)?;
+        stack.set_ambient(tokio_runtime);
+        Ok(stack)
+    }
 
     fn runtime() -> Runtime {
         Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
@@ -238,7 +244,7 @@ mod tokio_runtime {
                         let (engine, linker, module, at) = (engine.clone(), linker.clone(), module.clone(), at.clone());
                         tokio::spawn(async move {
                             at.note(n, "began");
-                            let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE)?;
+                            let mut stack = stack()?;
                             let mut store = Store::new(&engine, ());
                             let instance = linker.instantiate_on(&mut stack, &mut store, &module).await?;
                             let go = instance.get_func(&mut store, "go").unwrap();
@@ -260,7 +266,7 @@ mod tokio_runtime {
     #[test]
     fn no_runtime_no_context() {
         watched(|_| {
-            let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
+            let mut stack = stack().unwrap();
             let mut store = Store::new(&Engine::default(), ());
             let runtime = runtime();
             let current = |stack: &mut ThreadStack, store: &mut Store<()>| {
@@ -275,11 +281,24 @@ mod tokio_runtime {
         });
     }
 
+    /// What a dependency turns on changes nothing.
+    #[test]
+    fn no_runtime_unless_asked_for() {
+        watched(|_| {
+            let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
+            let mut store = Store::new(&Engine::default(), ());
+            let runtime = runtime();
+            let _entered = runtime.enter();
+            let call = stack.run(&mut store, |_| Ok(Handle::try_current().is_ok()));
+            assert!(!block_on(call).unwrap());
+        });
+    }
+
     /// The runtime may go between two polls.
     #[test]
     fn each_stretch_has_its_pollers_runtime() {
         watched(|_| {
-            let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
+            let mut stack = stack().unwrap();
             let mut store = Store::new(&Engine::default(), ());
             let mut call = stack.run(&mut store, |_| {
                 let mut seen = Vec::new();
@@ -311,7 +330,7 @@ mod tokio_runtime {
             for n in 0..10 {
                 let sender = sender.clone();
                 runtime.spawn(async move {
-                    let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
+                    let mut stack = stack().unwrap();
                     let mut store = Store::new(&Engine::default(), ());
                     let call = stack.run(&mut store, move |_| {
                         let listener = suspend_until(TcpListener::bind(("127.0.0.1", 0)))??;
@@ -341,7 +360,7 @@ mod tokio_runtime {
         watched(|at| {
             let runtime = runtime();
             let _entered = runtime.enter();
-            let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
+            let mut stack = stack().unwrap();
             let mut store = Store::new(&Engine::default(), ());
             let before = block_on(stack.run(&mut store, |_| Ok(thread::current().id()))).unwrap();
             let mut call = stack.run(&mut store, |_| {

@@ -15,8 +15,11 @@ use std::process;
 use std::sync::mpsc::{RecvError, Sender, channel};
 use std::task::Poll;
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 use wasmtime::{Config, Engine, Func, Module};
-use wasmtime_async::{Call, DEFAULT_STACK_SIZE, Error, FuncExt, Stack, Store, ThreadStack, suspend_until, yield_now};
+use wasmtime_async::{
+    Call, DEFAULT_STACK_SIZE, Error, FuncExt, Stack, Store, ThreadCache, ThreadStack, suspend_until, yield_now,
+};
 
 fn thread_of(stack: &mut ThreadStack) -> ThreadId {
     let mut store = Store::new(&Engine::default(), ());
@@ -62,24 +65,25 @@ fn a_size_that_the_system_has_not_got() {
 }
 
 #[test]
-fn threads_go_to_the_next_stack_of_their_size() {
-    // Other tests share the cache.
-    if !child::alone() {
-        return;
-    }
+fn a_cache_gives_threads_to_the_next_stack_of_their_size() {
     watched(|at| {
-        let (small, large) = ((1 << 20) + (3 << 12), (1 << 20) + (5 << 12));
-        let mut stack = ThreadStack::new(small).unwrap();
+        let cache = ThreadCache::new(4, Duration::from_hours(1));
+        let (small, large) = (1 << 20, 2 << 20);
+        let mut stack = cache.stack(small).unwrap();
         let first = thread_of(&mut stack);
         drop(stack);
-        at.note("poller", "another size");
-        let mut stack = ThreadStack::new(large).unwrap();
-        assert_ne!(thread_of(&mut stack), first);
+        at.note("poller", "another size, another cache, no cache");
+        for other in [cache.stack(large), ThreadCache::new(4, Duration::MAX).stack(small), ThreadStack::new(small)] {
+            assert_ne!(thread_of(&mut other.unwrap()), first);
+        }
         for _ in 0..100 {
             at.note("poller", "the same size");
-            let mut stack = ThreadStack::new(small).unwrap();
+            let mut stack = cache.clone().stack(small).unwrap();
             assert_eq!(thread_of(&mut stack), first);
         }
+        cache.clear();
+        assert_ne!(thread_of(&mut cache.stack(small).unwrap()), first);
+        assert!(matches!(cache.stack(1), Err(Error::StackSize { size: 1, .. })));
     });
 }
 
@@ -172,18 +176,14 @@ fn a_thousand_suspended_at_once() {
         at.note("poller", "drops the stacks");
         drop(calls);
         drop(places);
-        wait_for_workers(ThreadStack::CACHED_THREADS);
-        assert_eq!(workers(), ThreadStack::CACHED_THREADS.min(count));
+        wait_for_workers(0);
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let of_process = status.lines().find_map(|line| line.strip_prefix("Threads:")).unwrap().trim().parse::<usize>();
         println!("calls={count} resumed={resumed} threads afterwards={}", of_process.unwrap());
-        at.note("poller", "clears the cache");
-        ThreadStack::end_cached_threads();
-        wait_for_workers(0);
     });
 }
 
-/// Takes the ten seconds that they wait.
+/// A cache keeps as many threads as it was told, for as long as it was told, also when nobody else has it any more.
 #[test]
 #[cfg(target_os = "linux")]
 fn cached_threads_end_by_themselves() {
@@ -197,7 +197,8 @@ fn cached_threads_end_by_themselves() {
     watched(|at| {
         let (ends, ended) = channel();
         let mut store = Store::new(&Engine::default(), ());
-        let mut stacks: Vec<_> = (0..5).map(|_| ThreadStack::new(DEFAULT_STACK_SIZE).unwrap()).collect();
+        let cache = ThreadCache::new(3, Duration::from_secs(2));
+        let mut stacks: Vec<_> = (0..5).map(|_| cache.stack(DEFAULT_STACK_SIZE).unwrap()).collect();
         for stack in &mut stacks {
             let ends = ends.clone();
             let call = stack.run(&mut store, |_| {
@@ -207,11 +208,13 @@ fn cached_threads_end_by_themselves() {
             block_on(call).unwrap();
         }
         drop((stacks, ends));
-        assert_eq!(workers(), 5);
+        wait_for_workers(3);
+        assert_eq!(workers(), 3);
+        thread_of(&mut cache.stack(DEFAULT_STACK_SIZE).unwrap());
+        drop(cache);
         at.note("main", "waits for them to end");
         assert_eq!(ended.recv(), Err(RecvError));
         wait_for_workers(0);
-        thread_of(&mut ThreadStack::new(DEFAULT_STACK_SIZE).unwrap());
     });
 }
 
@@ -223,7 +226,8 @@ fn idle_threads_sleep() {
     }
     watched(|at| {
         let engine = Engine::default();
-        let mut idle: Vec<_> = (0..4).map(|_| ThreadStack::new(DEFAULT_STACK_SIZE).unwrap()).collect();
+        let cache = ThreadCache::new(2, Duration::MAX);
+        let mut idle: Vec<_> = (0..4).map(|_| cache.stack(DEFAULT_STACK_SIZE).unwrap()).collect();
         let mut places: Vec<_> =
             (0..4).map(|_| (ThreadStack::new(DEFAULT_STACK_SIZE).unwrap(), Store::new(&engine, ()))).collect();
         let mut calls: Vec<_> =
@@ -281,7 +285,6 @@ fn a_forgotten_call_keeps_its_thread() {
             assert_eq!(workers(), n + 1);
         }
         drop(stack);
-        ThreadStack::end_cached_threads();
         wait_for_workers(3);
         assert_eq!(workers(), 3);
     });
@@ -305,10 +308,10 @@ fn process_exits_with_calls_suspended() {
             assert!(poll_once(&mut call).is_pending());
             std::mem::forget(call);
         }
-        // And an idle stack, a worker in the cache, and a call that is in the midst of its work, polled by another
+        // And an idle stack, a worker in a cache, and a call that is in the midst of its work, polled by another
         // thread.
         std::mem::forget(ThreadStack::new(DEFAULT_STACK_SIZE).unwrap());
-        drop(ThreadStack::new(DEFAULT_STACK_SIZE).unwrap());
+        drop(ThreadCache::new(1, Duration::MAX).stack(DEFAULT_STACK_SIZE).unwrap());
         let busy = Gate::default();
         let (said, engine) = (busy.clone(), engine.clone());
         thread::spawn(move || {

@@ -12,6 +12,7 @@ mod ambient;
 #[path = "../common/mod.rs"]
 mod common;
 mod crossing;
+mod inherited;
 mod limits;
 
 use std::collections::VecDeque;

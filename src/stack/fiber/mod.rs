@@ -28,6 +28,7 @@ mod words;
 #[path = "words_windows.rs"]
 mod words;
 
+use super::ambient::Hook;
 use super::{Backend, CarriesSealed, Stack, check_room, check_size};
 use crate::Error;
 use crate::frame::Frame;
@@ -148,12 +149,28 @@ struct Fiber {
     rule: Rule,
     /// `None` while a call runs, and after one was forgotten.
     idle: Option<Runner>,
+    hook: Option<Hook>,
 }
 
 impl Fiber {
     fn new(size: usize, rule: Rule) -> Result<Self, Error> {
         let size = check_size(size)?;
-        Ok(Self { size, rule, idle: Some(Runner::new(size, rule)?) })
+        Ok(Self { size, rule, idle: Some(Runner::new(size, rule)?), hook: None })
+    }
+
+    fn set_hook(&mut self, hook: Hook) {
+        if let Some(idle) = &self.idle {
+            idle.frame().set_hook(Some(hook.clone()));
+        }
+        self.hook = Some(hook);
+    }
+
+    /// One in place of a runner that was forgotten.
+    #[cold]
+    fn another(&self) -> Result<Runner, Error> {
+        let runner = Runner::new(self.size, self.rule)?;
+        runner.frame().set_hook(self.hook.clone());
+        Ok(runner)
     }
 
     #[inline]
@@ -161,7 +178,7 @@ impl Fiber {
         check_room(self.size, engine)?;
         let mut runner = match self.idle.take() {
             Some(runner) => runner,
-            None => Runner::new(self.size, self.rule)?,
+            None => self.another()?,
         };
         match runner.prepare() {
             Ok(()) => Ok(runner),
@@ -205,6 +222,14 @@ impl Stack for FiberStack {
 
     fn size(&self) -> usize {
         self.0.size
+    }
+
+    fn set_ambient<E, G>(&mut self, capture: impl Fn() -> E + Send + Sync + 'static)
+    where
+        E: FnOnce() -> G + Send + 'static,
+        G: 'static,
+    {
+        self.0.set_hook(Hook::new(capture));
     }
 }
 

@@ -5,6 +5,7 @@ use super::runner::Runner;
 use super::{Fiber, Rule};
 use crate::Error;
 use crate::frame::Frame;
+use crate::stack::ambient::Hook;
 use crate::stack::{Backend, CarriesSealed, Stack};
 use std::fmt;
 use wasmtime::Engine;
@@ -75,6 +76,14 @@ impl Stack for SendFiberStack {
 
     fn size(&self) -> usize {
         self.0.size
+    }
+
+    fn set_ambient<E, G>(&mut self, capture: impl Fn() -> E + Send + Sync + 'static)
+    where
+        E: FnOnce() -> G + Send + 'static,
+        G: 'static,
+    {
+        self.0.set_hook(Hook::new(capture));
     }
 }
 

@@ -3,30 +3,12 @@
 //! Each stretch of work is one round: the poller captures, the worker enters before it goes on with the call's code,
 //! and leaves before it passes the baton back.
 
+use crate::stack::ambient::{Captured, Hook};
 use crate::sync::cell::Cell;
 use std::any::Any;
 use std::fmt;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-
-/// A user's hook: captures on the poller's thread what is called on the worker's, which gives what is dropped there.
-#[derive(Clone)]
-pub(crate) struct Hook(Arc<dyn Fn() -> Captured + Send + Sync>);
-type Captured = Box<dyn FnOnce() -> Box<dyn Any> + Send>;
-
-impl Hook {
-    pub(crate) fn new<E, G>(capture: impl Fn() -> E + Send + Sync + 'static) -> Self
-    where
-        E: FnOnce() -> G + Send + 'static,
-        G: 'static,
-    {
-        Self(Arc::new(move || {
-            let enter = capture();
-            Box::new(move || Box::new(enter()) as Box<dyn Any>)
-        }))
-    }
-}
 
 /// What one stretch of work is surrounded with.
 #[derive(Default)]
@@ -35,8 +17,6 @@ pub(crate) struct Ambient {
     captured: Cell<Option<Captured>>,
     /// The worker's, while its stretch lasts.
     entered: Cell<Option<Box<dyn Any>>>,
-    #[cfg(feature = "tokio")]
-    runtime: runtime::Runtime,
     /// Whether something panicked on the worker, which may have left the thread's state as it should not be.
     spoilt: Cell<bool>,
 }
@@ -44,21 +24,11 @@ pub(crate) struct Ambient {
 impl Ambient {
     /// The poller's side. Does not unwind, because the stack that is about to be entered may be in the midst of a call.
     pub(crate) fn capture(&self, hook: Option<&Hook>) {
-        #[cfg(feature = "tokio")]
-        self.runtime.capture();
-        if let Some(Hook(hook)) = hook {
-            match catch_unwind(AssertUnwindSafe(|| hook())) {
-                Ok(captured) => self.captured.set(Some(captured)),
-                // Its destructor may panic.
-                Err(payload) => mem::forget(payload),
-            }
-        }
+        self.captured.set(hook.and_then(Hook::capture));
     }
 
     /// The worker's side: before a stretch. Does not unwind, because there may be no call to unwind.
     pub(crate) fn enter(&self) {
-        #[cfg(feature = "tokio")]
-        self.runtime.enter();
         if let Some(captured) = self.captured.take() {
             self.careful(|| self.entered.set(Some(captured())));
         }
@@ -69,8 +39,6 @@ impl Ambient {
         if let Some(entered) = self.entered.take() {
             self.careful(|| drop(entered));
         }
-        #[cfg(feature = "tokio")]
-        self.careful(|| self.runtime.leave());
     }
 
     /// Whether the worker's thread should not be used for other calls.
@@ -90,42 +58,5 @@ impl Ambient {
 impl fmt::Debug for Ambient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ambient").finish_non_exhaustive()
-    }
-}
-
-#[cfg(feature = "tokio")]
-mod runtime {
-    use crate::sync::cell::Cell;
-    use std::future::{Future, pending};
-    use std::pin::Pin;
-    use std::task::{Context, Waker};
-    use tokio::runtime::Handle;
-
-    /// Brings over which tokio runtime is current.
-    #[derive(Default)]
-    pub(super) struct Runtime {
-        captured: Cell<Option<Handle>>,
-        entered: Cell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
-    }
-
-    impl Runtime {
-        pub(super) fn capture(&self) {
-            self.captured.set(Handle::try_current().ok());
-        }
-
-        pub(super) fn enter(&self) {
-            let Some(handle) = self.captured.take() else { return };
-            // A future holds both the handle and the guard that borrows it, which no struct could.
-            let mut entered = Box::pin(async move {
-                let _guard = handle.enter();
-                pending::<()>().await;
-            });
-            let _pending = entered.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-            self.entered.set(Some(entered));
-        }
-
-        pub(super) fn leave(&self) {
-            drop(self.entered.take());
-        }
     }
 }

@@ -2,15 +2,21 @@
 
 mod ambient;
 pub(crate) mod cache;
+#[cfg(not(all(test, feature = "loom")))]
+mod carved;
 mod handoff;
+mod kept;
 pub(crate) mod runner;
 
+use super::ambient::Hook;
 use super::{Backend, CarriesSealed, Stack, check_room, check_size};
 use crate::Error;
 use crate::frame::Frame;
 use crate::sync::Arc;
-use ambient::Hook;
 use cache::Cache;
+#[cfg(not(all(test, feature = "loom")))]
+pub(crate) use carved::carved;
+pub use kept::ThreadCache;
 pub(crate) use runner::leave;
 use runner::{Runner, Service};
 use std::fmt;
@@ -19,11 +25,9 @@ use std::sync::LazyLock;
 use std::time::Duration;
 use wasmtime::Engine;
 
-/// How long a worker waits in the cache before it ends.
-const IDLE_LIMIT: Duration = Duration::from_secs(10);
-
-static CACHE: LazyLock<Arc<Cache<Service>>> =
-    LazyLock::new(|| Arc::new(Cache::new(ThreadStack::CACHED_THREADS, IDLE_LIMIT, Service::work)));
+/// Where threads go that nobody keeps: they end.
+static NOWHERE: LazyLock<Arc<Cache<Service>>> =
+    LazyLock::new(|| Arc::new(Cache::new(0, Duration::ZERO, Service::work)));
 
 /// A stack that is an operating system thread's, on every target with std.
 ///
@@ -37,9 +41,13 @@ static CACHE: LazyLock<Arc<Cache<Service>>> =
 /// # Thread-local state
 ///
 /// Host functions and their futures see the thread-local variables of the stack's thread, not those of the poller's.
-/// What must be carried over is carried by [`set_ambient`](Self::set_ambient). With the feature `tokio`, the current
-/// tokio runtime is carried over without further ado, so that timers, sockets and `tokio::spawn` work in host functions;
-/// for that, do not keep a guard of `tokio::runtime::Handle::enter` of your own while the stack is suspended.
+/// [`set_ambient`](Stack::set_ambient) carries over what they should have of the poller's: with the feature `tokio`, for
+/// example, the current runtime, by [`tokio_runtime`](crate::tokio_runtime).
+///
+/// **The poller's thread stands still while the stack runs.** So a host function must not block until the poller's thread does
+/// something: that never happens. `tokio::runtime::Handle::block_on` does so on a runtime with one thread. Wait by an async
+/// host function or [`suspend_until`](crate::suspend_until) instead, which suspend the stack. The same holds on any stack for a
+/// guest that executes `memory.atomic.wait` until another guest of the same thread notifies it.
 ///
 /// Executors that count what a task does, and let others run after so much of it, as tokio does, do not see those futures.
 /// So a call yields by itself before it waits for the 129th future in a stretch, even if all of them were ready.
@@ -49,14 +57,19 @@ static CACHE: LazyLock<Arc<Cache<Service>>> =
 ///
 /// # Threads and memory
 ///
-/// The thread is started by [`Stack::new`] and waits, asleep, whenever it has nothing to do. Dropping an idle stack puts
-/// its thread in a cache that all stacks of the process share; from there it goes to the next new stack of the same
-/// size. It ends after ten seconds in the cache, or at once if [`CACHED_THREADS`](Self::CACHED_THREADS) wait there
-/// already. On Unix, the process can exit at any time, whatever its stacks are doing.
+/// The thread is started by [`Stack::new`] and sleeps whenever it has nothing to do. It ends when the stack is dropped,
+/// unless a [`ThreadCache`] keeps it. On Unix, the process can exit at any time, whatever its stacks are doing.
 ///
-/// The size is that of the thread's stack, of which std and the system's libraries take a few KiB. A guest that recurses
-/// without end is stopped by wasmtime's own limit (`Config::max_wasm_stack`); a host function that does so hits the
-/// thread's guard page, which ends the process.
+/// The size is what the code of a call has. The static thread-local variables that glibc puts on each thread's stack come on
+/// top. A guest that recurses without end is stopped by wasmtime's own limit (`Config::max_wasm_stack`). A host function that
+/// does so hits the thread's guard page, which ends the process.
+///
+/// # What its thread inherits
+///
+/// The operating system and std let a thread inherit from the thread that starts it: on Linux the CPU affinity, the
+/// scheduling policy and nice value, the signal mask, namespaces and capabilities; from std the capturing of a test's
+/// output. So the thread of a stack has what the thread had that called [`Stack::new`], and keeps it for all calls. A thread
+/// that is started later, because a call was forgotten, inherits from the thread that polls the next call.
 ///
 /// # Speed
 ///
@@ -110,69 +123,6 @@ unsafe impl Sync for ThreadStack {}
 impl<T: Send + ?Sized> CarriesSealed<T> for ThreadStack {}
 
 impl ThreadStack {
-    /// How many threads of dropped stacks wait for new stacks, at most, in a process.
-    pub const CACHED_THREADS: usize = 64;
-
-    /// Tells the threads of dropped stacks that wait for new ones to end, and does not wait until they have.
-    ///
-    /// They end by themselves after a while. This is for those who cannot wait: before a leak checker looks, say.
-    pub fn end_cached_threads() {
-        CACHE.clear();
-    }
-
-    /// Sets what surrounds the code of a call on the stack's thread, in place of what was set before.
-    ///
-    /// `capture` is called whenever a call is polled, or dropped while suspended, on the thread that does so. What it
-    /// returns is sent to the stack's thread and called there, before code of the call runs; what that returns is
-    /// dropped there before control goes back to the poller.
-    ///
-    /// # Panics
-    ///
-    /// Never panics itself. If one of the two closures panics, or the drop of what the second one returned, the panic ends
-    /// there and the call goes on without; after a panic on the stack's thread, the thread is not used for other calls.
-    ///
-    /// # Examples
-    ///
-    /// The poller's thread has a name for the current request in a thread-local variable, and host functions want it:
-    ///
-    /// ```
-    /// use std::cell::RefCell;
-    /// use wasmtime::Engine;
-    /// use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, Store, ThreadStack};
-    ///
-    /// thread_local!(static REQUEST: RefCell<String> = RefCell::default());
-    ///
-    /// struct Reset(String);
-    /// impl Drop for Reset {
-    ///     fn drop(&mut self) {
-    ///         REQUEST.replace(std::mem::take(&mut self.0));
-    ///     }
-    /// }
-    ///
-    /// let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE)?;
-    /// stack.set_ambient(|| {
-    ///     let request = REQUEST.with_borrow(String::clone);
-    ///     move || Reset(REQUEST.replace(request))
-    /// });
-    ///
-    /// REQUEST.set("GET /".to_owned());
-    /// let mut store = Store::new(&Engine::default(), ());
-    /// let call = stack.run(&mut store, |_| Ok(REQUEST.with_borrow(String::clone)));
-    /// assert_eq!(futures::executor::block_on(call)?, "GET /");
-    /// # Ok::<(), wasmtime::Error>(())
-    /// ```
-    pub fn set_ambient<E, G>(&mut self, capture: impl Fn() -> E + Send + Sync + 'static)
-    where
-        E: FnOnce() -> G + Send + 'static,
-        G: 'static,
-    {
-        let hook = Hook::new(capture);
-        if let Some(idle) = &mut self.idle {
-            idle.set_hook(hook.clone());
-        }
-        self.hook = Some(hook);
-    }
-
     /// A stack with threads from this cache.
     pub(crate) fn with_cache(size: usize, cache: Arc<Cache<Service>>) -> Result<Self, Error> {
         let mut stack = Self { size, idle: None, hook: None, cache };
@@ -188,11 +138,23 @@ impl ThreadStack {
 
 impl Stack for ThreadStack {
     fn new(size: usize) -> Result<Self, Error> {
-        Self::with_cache(check_size(size)?, CACHE.clone())
+        Self::with_cache(check_size(size)?, Arc::clone(&NOWHERE))
     }
 
     fn size(&self) -> usize {
         self.size
+    }
+
+    fn set_ambient<E, G>(&mut self, capture: impl Fn() -> E + Send + Sync + 'static)
+    where
+        E: FnOnce() -> G + Send + 'static,
+        G: 'static,
+    {
+        let hook = Hook::new(capture);
+        if let Some(idle) = &mut self.idle {
+            idle.set_hook(hook.clone());
+        }
+        self.hook = Some(hook);
     }
 }
 

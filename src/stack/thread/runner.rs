@@ -1,11 +1,12 @@
 //! A stack's worker, entered by passing it the baton.
 #![expect(unsafe_code, reason = "poller and worker share what only the one who has the baton may use")]
 
-use super::ambient::{Ambient, Hook};
+use super::ambient::Ambient;
 use super::cache::{Cache, Worker};
 use super::handoff::{Baton, Side};
 use crate::frame::{Frame, Leave};
 use crate::limits::Rule;
+use crate::stack::ambient::Hook;
 use crate::sync::Arc;
 use std::fmt;
 use std::io;

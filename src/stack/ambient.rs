@@ -1,0 +1,70 @@
+//! What a user wants around the code of a stack's calls.
+
+use crate::frame::Frame;
+use std::any::Any;
+use std::fmt;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// Captures on the poller's thread what is called on the thread that the stack runs on, which gives what is dropped there.
+#[derive(Clone)]
+pub(crate) struct Hook(Arc<dyn Fn() -> Captured + Send + Sync>);
+pub(crate) type Captured = Box<dyn FnOnce() -> Box<dyn Any> + Send>;
+
+impl Hook {
+    pub(crate) fn new<E, G>(capture: impl Fn() -> E + Send + Sync + 'static) -> Self
+    where
+        E: FnOnce() -> G + Send + 'static,
+        G: 'static,
+    {
+        Self(Arc::new(move || {
+            let enter = capture();
+            Box::new(move || Box::new(enter()) as Box<dyn Any>)
+        }))
+    }
+
+    /// Does not unwind, because the stack that is about to be entered may be in the middle of a call. `None` after a panic.
+    pub(crate) fn capture(&self) -> Option<Captured> {
+        aside(|| (self.0)())
+    }
+
+    /// All of it on one thread. Does not unwind, as above.
+    #[cfg(fiber_stack)]
+    #[cold]
+    pub(crate) fn enter(&self) -> Option<Surroundings> {
+        let captured = self.capture()?;
+        aside(captured).map(|entered| Surroundings(Some(entered)))
+    }
+}
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
+/// What surrounds one stretch of a call, until this is dropped.
+#[cfg(fiber_stack)]
+pub(crate) struct Surroundings(Option<Box<dyn Any>>);
+
+#[cfg(fiber_stack)]
+impl Drop for Surroundings {
+    fn drop(&mut self) {
+        let entered = self.0.take();
+        aside(|| drop(entered));
+    }
+}
+
+/// Runs code of the user's that is not part of a call, and must not suspend what it runs on.
+fn aside<R>(f: impl FnOnce() -> R) -> Option<R> {
+    let _hidden = Frame::hide_current();
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(result) => Some(result),
+        Err(payload) => {
+            // Its destructor may panic.
+            mem::forget(payload);
+            None
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What the system takes of a thread's stack, which its code does not have.
+
+/// How many bytes more than asked for a thread's stack must have, for as many as asked for to be left.
+///
+/// glibc puts the static thread-local variables of the program and its libraries on the stack of each thread, any number of
+/// bytes. Other systems put them elsewhere, or enlarge the stack by themselves (musl). Windows counts the pages that guard a
+/// stack, and what std has it keep back for the time of an overflow.
+///
+/// # Errors
+///
+/// If the system starts no thread to measure on.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn carved() -> std::io::Result<usize> {
+    Ok(if cfg!(windows) { 64 << 10 } else { 0 })
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) use glibc::carved;
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod glibc {
+    use crate::stack::here;
+    use std::io;
+    use std::mem::MaybeUninit;
+    use std::ptr;
+    use std::sync::OnceLock;
+    use std::thread::Builder;
+
+    /// See above. The same for all threads of a process: its size is settled when the process starts.
+    pub(crate) fn carved() -> io::Result<usize> {
+        static CARVED: OnceLock<usize> = OnceLock::new();
+        if let Some(carved) = CARVED.get() {
+            return Ok(*carved);
+        }
+        let thread =
+            Builder::new().name("wasm-stack".to_owned()).spawn(|| top().map(|top| top.saturating_sub(here())))?;
+        let Ok(measured) = thread.join() else { unreachable!("measuring does not panic") };
+        let carved = measured?;
+        Ok(*CARVED.get_or_init(|| carved))
+    }
+
+    /// The address above the stack of this thread, thread-local variables included.
+    #[expect(unsafe_code, reason = "asks the C library")]
+    fn top() -> io::Result<usize> {
+        let mut attributes = MaybeUninit::uninit();
+        // SAFETY: has no precondition.
+        let this = unsafe { libc::pthread_self() };
+        // SAFETY: this thread is alive, and the attributes are writable.
+        let error = unsafe { libc::pthread_getattr_np(this, attributes.as_mut_ptr()) };
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        let (mut lowest, mut size) = (ptr::null_mut(), 0);
+        // SAFETY: the call above has initialised the attributes.
+        let error = unsafe { libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut lowest, &raw mut size) };
+        // SAFETY: they are initialised, and not used any more.
+        unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
+        if error == 0 { Ok(lowest.addr() + size) } else { Err(io::Error::from_raw_os_error(error)) }
+    }
+}
