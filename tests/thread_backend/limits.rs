@@ -1,4 +1,8 @@
 //! How many threads there are, and what happens when the system provides no more.
+#![cfg_attr(
+    not(target_os = "linux"),
+    expect(unused_imports, dead_code, reason = "what most tests look at is not to be seen elsewhere")
+)]
 
 use crate::Gate;
 use crate::common::futures::poll_once;

@@ -19,6 +19,7 @@
 
 use super::activation::in_activation;
 use super::find::Layout;
+use super::words::Word;
 use std::cell::Cell;
 use std::ptr;
 use wasmtime::Engine;
@@ -26,7 +27,7 @@ use wasmtime::Engine;
 /// The list of the thread that looked it up, not to be used on another one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ThreadList {
-    word: *mut *mut (),
+    word: Word,
     /// See [`Layout`].
     prev: u32,
     parks: bool,
@@ -94,8 +95,7 @@ impl ThreadList {
     /// The youngest activation of this thread.
     #[inline]
     pub(super) fn head(self) -> Head {
-        // SAFETY: a variable of this thread, to which nobody holds a reference.
-        Head(unsafe { self.word.read() })
+        Head(self.word.read())
     }
 
     /// The activation that was the head when the current one was entered.
@@ -117,7 +117,7 @@ impl ThreadList {
     /// those of no other call among them; and all that is taken off is put back before its stack goes on.
     #[inline]
     pub(super) unsafe fn replace(self, head: Head) -> Head {
-        // SAFETY: a variable of this thread, to which nobody holds a reference.
+        // SAFETY: up to the caller.
         Head(unsafe { self.word.replace(head.0) })
     }
 

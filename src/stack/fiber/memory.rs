@@ -13,6 +13,7 @@
 //! entered there at once.
 #![expect(unsafe_code, reason = "maps memory")]
 
+use super::parking::PARKING_SIZE;
 use crate::nesting::StepAside;
 use corosensei::on_stack;
 use corosensei::stack::valgrind::ValgrindStackRegistration;
@@ -24,14 +25,14 @@ use std::ptr;
 #[cfg(target_os = "linux")]
 use std::sync::OnceLock;
 
-/// The size of the stack that the parking fiber runs on, in bytes: a fixed handful of frames, with room for those of
-/// an unoptimized build. Pages that are not touched cost nothing.
-pub(super) const PARKING_SIZE: usize = 64 << 10;
-
-/// Keeps Linux from backing stacks by huge pages; Apple's systems do not have it.
-const MAP_STACK: libc::c_int = cfg_select! {
-    target_vendor = "apple" => 0,
-    _ => libc::MAP_STACK,
+/// What is mapped: memory that counts when it is used, on Linux kept from being backed by huge pages. (To FreeBSD, `MAP_STACK`
+/// is a stack that grows.)
+const FLAGS: libc::c_int = cfg_select! {
+    any(target_os = "linux", target_os = "android") => {
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK
+    }
+    target_os = "freebsd" => libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+    _ => libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
 };
 
 /// A mapping that is taken down when this is dropped.
@@ -54,9 +55,8 @@ impl Memory {
         let page = page_size();
         let size = size.next_multiple_of(page);
         let len = page + size + page + size + page + PARKING_SIZE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | MAP_STACK;
         // SAFETY: asks for a new mapping anywhere.
-        let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, FLAGS, -1, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -138,9 +138,14 @@ pub(super) struct Aside {
 }
 
 impl Aside {
+    /// With its guard, in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.end.get() - self.guard.get()
+    }
+
     /// How much there is below an address on this stack, or on the coroutine's, which is as large and lies above.
     pub(super) fn room_below(&self, address: usize) -> Option<usize> {
-        let size = self.end.get() - self.guard.get();
+        let size = self.size();
         let above = address.checked_sub(self.guard.get()).filter(|above| *above < 2 * size)?;
         (above % size).checked_sub(self.page)
     }

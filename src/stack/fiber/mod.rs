@@ -1,6 +1,13 @@
-//! The stacks that are switched to: a corosensei coroutine, whose activations are parked whenever it is left.
+//! The stacks that are switched to: a coroutine, corosensei's or on Windows a fiber, whose activations are parked whenever it
+//! is left.
 
+#[cfg(thread_list)]
 mod activation;
+#[cfg(not(windows))]
+mod coroutine;
+#[cfg(windows)]
+#[path = "windows.rs"]
+mod coroutine;
 #[cfg(thread_list)]
 mod find;
 #[cfg(thread_list)]
@@ -8,28 +15,36 @@ mod list;
 #[cfg(not(thread_list))]
 #[path = "no_list.rs"]
 mod list;
+#[cfg(not(windows))]
 mod memory;
 mod parking;
 mod runner;
-#[cfg(thread_list)]
+#[cfg(all(thread_list, not(windows)))]
 mod self_test;
 mod send;
+#[cfg(all(thread_list, not(windows)))]
+mod words;
+#[cfg(all(thread_list, windows))]
+#[path = "words_windows.rs"]
+mod words;
 
 use super::ambient::Hook;
 use super::{Backend, CarriesSealed, Stack, check_room, check_size};
 use crate::Error;
 use crate::frame::Frame;
 use crate::limits::Rule;
+pub(crate) use coroutine::leave;
 pub(crate) use list::Root;
 use list::ThreadList;
 use runner::Runner;
-pub(crate) use runner::{has_room, leave, prepare_aside, resume};
+pub(crate) use runner::{has_room, prepare_aside, resume};
 pub use send::SendFiberStack;
 use std::fmt;
 use std::marker::PhantomData;
 use wasmtime::Engine;
 
-/// A stack that is switched to and from by a handful of instructions (corosensei), on the thread that polls.
+/// A stack that is switched to and from by a handful of instructions (corosensei), on the thread that polls. On Windows it is a
+/// fiber of the system's, and the thread is one, too, while it polls.
 ///
 /// It suspends guests that wait in async host functions, whatever those wait for: futures and the store's data need not be
 /// `Send`, and in return calls are not, either. ([`SendFiberStack`] is the one for `tokio::spawn`.) Idle, the stack can be
@@ -45,9 +60,9 @@ use wasmtime::Engine;
 /// it has a thread to itself; so does a stack made by [`unchecked`](Self::unchecked), on your word.
 ///
 /// A synchronous host function that calls its own guest again is seen by reading wasmtime's list of activations, which
-/// works on Linux. On other systems it is not seen: such a function must not have anything of the above, if the guest that
-/// it calls may wait. Nor is a hook of wasmtime's feature `call-hook` seen that calls a guest before another one is entered, or
-/// after it has been left, on any system.
+/// works on Linux and Windows. On other systems it is not seen: such a function must not have anything of the above, if the
+/// guest that it calls may wait. Nor is a hook of wasmtime's feature `call-hook` seen that calls a guest before another one is
+/// entered, or after it has been left, on any system.
 ///
 /// # Memory
 ///
@@ -196,8 +211,8 @@ impl Stack for FiberStack {
     ///
     /// # Errors
     ///
-    /// [`Error::NoThreadList`], too, if wasmtime's list of activations cannot be read on Linux: no thread was to be had to look
-    /// for it, say.
+    /// [`Error::NoThreadList`], too, if wasmtime's list of activations cannot be read on Linux or Windows: no thread was to be
+    /// had to look for it, say.
     fn new(size: usize) -> Result<Self, Error> {
         if cfg!(thread_list) && ThreadList::of_this_thread().is_none() {
             return Err(Error::NoThreadList);

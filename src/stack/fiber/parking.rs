@@ -11,19 +11,23 @@
 //! the coroutine, whose future resumes the coroutine whenever it is polled, and is pending until the coroutine ends.
 //! Every way in leads from the poller through the fiber to the coroutine, every way out back the same way. Nothing else
 //! runs on the fiber.
-#![expect(unsafe_code, reason = "lends wasmtime a stack, and asserts that futures may be where they stay")]
+#![expect(unsafe_code, reason = "asserts that futures may be where they stay")]
 
-use super::memory::PARKING_SIZE;
+#[cfg(not(windows))]
+mod lent;
+
+use super::coroutine::{AsFiber, ParkingMemory};
 use crate::Error;
-use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::ops::Range;
 use std::pin::Pin;
-use std::ptr;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
-use wasmtime::{Caller, Config, Engine, Func, StackCreator, StackMemory, Store};
+use wasmtime::{Caller, Config, Engine, Func, Store};
+
+/// The size of the stack that the parking fiber runs on, in bytes: a fixed handful of frames, with room for those of
+/// an unoptimized build, and on Windows for what the system keeps back. Pages that are not touched cost nothing.
+pub(super) const PARKING_SIZE: usize = if cfg!(windows) { 128 << 10 } else { 64 << 10 };
 
 /// A fiber of wasmtime's, suspended.
 pub(super) struct ParkingFiber(Pin<Box<dyn Future<Output = wasmtime::Result<()>>>>);
@@ -42,14 +46,13 @@ impl ParkingFiber {
     /// # Safety
     ///
     /// The memory is the fiber's alone until it is dropped, `PARKING_SIZE` bytes above a guard page.
-    pub(super) unsafe fn new(memory: Range<usize>, relay: impl Relay) -> Result<Self, Error> {
-        debug_assert_eq!(memory.len(), PARKING_SIZE);
+    pub(super) unsafe fn new(memory: &ParkingMemory, relay: impl Relay) -> Result<Self, Error> {
+        let Some(_fiber) = AsFiber::new() else {
+            return Err(Error::Fibers { reason: "this thread cannot be made a fiber: out of memory".to_owned() });
+        };
         let mut fiber = Self(Box::pin(live(StaysHere(relay))));
         // Brings the fiber to where it waits to relay for the first time, so that what it lacks is known now.
-        NEXT_STACK.set(Some(memory));
-        let outcome = fiber.poll();
-        NEXT_STACK.set(None);
-        match outcome {
+        match lending(memory, || fiber.poll()) {
             Poll::Pending => Ok(fiber),
             Poll::Ready(Ok(())) => unreachable!("a parking fiber ends by relaying"),
             Poll::Ready(Err(error)) => Err(Error::Fibers { reason: format!("{error:#}") }),
@@ -68,7 +71,21 @@ impl ParkingFiber {
 
     #[inline]
     fn poll(&mut self) -> Poll<wasmtime::Result<()>> {
+        // Before wasmtime tries, whose fiber would have to unwind.
+        let _fiber = AsFiber::new().expect("there is memory to make this thread a fiber");
         self.0.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    }
+}
+
+/// Has wasmtime make a fiber on this memory.
+fn lending<R>(memory: &ParkingMemory, make: impl FnOnce() -> R) -> R {
+    cfg_select! {
+        // Where wasmtime's fibers are the system's, they have stacks of their own.
+        windows => {
+            let ParkingMemory = memory;
+            make()
+        }
+        _ => lent::lending(memory, make)
     }
 }
 
@@ -115,49 +132,11 @@ fn engine() -> Result<&'static Engine, Error> {
     ENGINE
         .get_or_init(|| {
             let mut config = Config::new();
-            config
-                .signals_based_traps(false)
-                .max_wasm_stack(PARKING_SIZE / 2)
-                .async_stack_size(PARKING_SIZE)
-                .with_host_stack(Arc::new(LentStacks));
+            config.signals_based_traps(false).max_wasm_stack(PARKING_SIZE / 2).async_stack_size(PARKING_SIZE);
+            #[cfg(not(windows))]
+            lent::use_lent_stacks(&mut config);
             Engine::new(&config).map_err(|error| format!("{error:#}"))
         })
         .as_ref()
         .map_err(|reason| Error::Fibers { reason: reason.clone() })
-}
-
-thread_local! {
-    /// The memory of the fiber that is being made.
-    static NEXT_STACK: Cell<Option<Range<usize>>> = const { Cell::new(None) };
-}
-
-/// Lends parts of the coroutines' memory as stacks of fibers.
-struct LentStacks;
-
-/// A part of a coroutine's memory.
-struct LentStack(Range<usize>);
-
-// SAFETY: each stack is the part of a mapping that `ParkingFiber::new` was given for it alone: page-aligned, zero, above
-// a guard page.
-unsafe impl StackCreator for LentStacks {
-    fn new_stack(&self, _size: usize, _zeroed: bool) -> wasmtime::Result<Box<dyn StackMemory>> {
-        let memory = NEXT_STACK.take().ok_or_else(|| wasmtime::format_err!("no stack was lent"))?;
-        Ok(Box::new(LentStack(memory)))
-    }
-}
-
-// SAFETY: as above.
-unsafe impl StackMemory for LentStack {
-    fn top(&self) -> *mut u8 {
-        ptr::with_exposed_provenance_mut(self.0.end)
-    }
-
-    fn range(&self) -> Range<usize> {
-        self.0.clone()
-    }
-
-    fn guard_range(&self) -> Range<*mut u8> {
-        // wasmtime only compares faulting addresses with it, for a message.
-        ptr::null_mut()..ptr::null_mut()
-    }
 }

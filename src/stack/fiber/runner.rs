@@ -1,17 +1,14 @@
 //! A coroutine that serves a frame, with wasm's activations parked whenever it is left.
 #![expect(unsafe_code, reason = "the parts of a runner refer to each other by address")]
 
+use super::coroutine::{AsFiber, Aside, Coroutine, ParkingMemory};
 use super::list::{Head, Root, ThreadList};
-use super::memory::{Aside, Memory};
 use super::parking::{ParkingFiber, Relay};
 use crate::error::{Between, Error};
 use crate::frame::{Frame, Leave};
 use crate::limits::Rule;
 use crate::stack::here;
-use corosensei::stack::Stack as _;
-use corosensei::{Coroutine, Yielder};
 use std::cell::{Cell, UnsafeCell};
-use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::task::Poll;
 
@@ -34,30 +31,28 @@ struct Parts {
     /// Made when a call first needs it. Runs on a part of the coroutine's memory, so it goes before that.
     fiber: UnsafeCell<Option<ParkingFiber>>,
     /// The part of the memory that is the fiber's.
-    fiber_memory: Range<usize>,
-    /// The part of the memory on which futures of host functions are polled while these call their guest.
+    fiber_memory: ParkingMemory,
+    /// The stack on which futures of host functions are polled while these call their guest.
     aside: Aside,
     /// Whether that has its guard.
     is_guarded: Cell<bool>,
     /// Serves `frame`, which it is given at the first resume.
-    coroutine: UnsafeCell<Coroutine<*const Frame, (), (), Memory>>,
+    coroutine: UnsafeCell<Coroutine>,
 }
 
 impl Runner {
     /// Makes a coroutine. Nothing runs on it yet.
     pub(super) fn new(size: usize, rule: Rule) -> Result<Self, Error> {
-        let memory = Memory::new(size).map_err(|source| Error::StackMemory { size, source })?;
+        let (coroutine, aside, fiber_memory) =
+            Coroutine::new(size).map_err(|source| Error::StackMemory { size, source })?;
         let parts = Parts {
             frame: Frame::new(Leave::Fiber, rule),
             parked: Cell::new(None),
             fiber: UnsafeCell::new(None),
-            fiber_memory: memory.parking_range(),
-            aside: memory.aside(),
+            fiber_memory,
+            aside,
             is_guarded: Cell::new(false),
-            coroutine: UnsafeCell::new(Coroutine::with_stack(memory, |yielder, frame| {
-                // SAFETY: `resume` passes the frame that belongs to this coroutine, and it lives as long.
-                unsafe { serve(yielder, frame) };
-            })),
+            coroutine: UnsafeCell::new(coroutine),
         };
         let parts = Box::leak(Box::new(parts));
         parts.frame.nesting.set_runner(ptr::from_ref(parts).cast());
@@ -87,7 +82,7 @@ impl Runner {
         let fiber = unsafe { &mut *parts.fiber.get() };
         if fiber.is_none() {
             // SAFETY: that part of the memory is for the fiber, which is dropped before the coroutine.
-            *fiber = Some(unsafe { ParkingFiber::new(parts.fiber_memory.clone(), relay) }?);
+            *fiber = Some(unsafe { ParkingFiber::new(&parts.fiber_memory, relay) }?);
         }
         Ok(())
     }
@@ -129,16 +124,24 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
+        let Some(_fiber) = AsFiber::new() else {
+            // Windows has no memory for that: all of it stays as it is.
+            return;
+        };
         let parts = self.parts();
         // With nothing to start, the coroutine returns from `serve`. No wasm runs, so there is nothing to park.
-        // SAFETY: the runner is idle, so that nobody else uses the coroutine.
-        let ended = unsafe { parts.resume() };
-        debug_assert!(ended.is_ready(), "a runner was dropped while unfinished");
         // SAFETY: the runner is idle, so that nobody else uses the fiber.
-        if let Some(fiber) = unsafe { &mut *parts.fiber.get() } {
-            // Sees that the coroutine has ended and ends too.
-            // SAFETY: as above.
-            unsafe { fiber.enter() };
+        match unsafe { &mut *parts.fiber.get() } {
+            // Resumes the coroutine, sees that it has ended and ends too.
+            // SAFETY: as above, and nobody else uses the coroutine.
+            Some(fiber) => unsafe { fiber.enter() },
+            // Entered by way of its parking fiber, or not at all.
+            None if cfg!(windows) => {}
+            None => {
+                // SAFETY: the runner is idle, so that nobody else uses the coroutine.
+                let ended = unsafe { parts.resume() };
+                debug_assert!(ended.is_ready(), "a runner was dropped while unfinished");
+            }
         }
         // SAFETY: made by `Box::leak` in `new`; both that referred to the parts have ended.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
@@ -174,7 +177,9 @@ impl Parts {
         // SAFETY: up to the caller.
         let coroutine = unsafe { &mut *self.coroutine.get() };
         if !coroutine.done() {
-            coroutine.resume(&raw const self.frame);
+            // SAFETY: the frame is one of these parts, as the coroutine is; what its entry needs is up to the caller. On Windows
+            // this runs on the parking fiber, or on what is entered from there.
+            unsafe { coroutine.resume(&raw const self.frame) };
         }
         if coroutine.done() { Poll::Ready(()) } else { Poll::Pending }
     }
@@ -199,32 +204,6 @@ impl Relay for ToCoroutine {
     }
 }
 
-/// The root of a coroutine.
-///
-/// # Safety
-///
-/// The frame is that of this coroutine, and lives as long.
-unsafe fn serve(yielder: &Yielder<*const Frame, ()>, frame: *const Frame) {
-    // SAFETY: up to the caller.
-    let frame = unsafe { &*frame };
-    frame.set_backend(ptr::from_ref(yielder).cast());
-    // SAFETY: runs at the root of the frame's stack; what each entry needs is up to who enters.
-    unsafe { frame.serve() };
-}
-
-/// Leaves a coroutine.
-///
-/// # Safety
-///
-/// Called on the coroutine whose yielder `backend` is, or on another stack that is entered from there; those are left
-/// together.
-#[inline]
-pub(crate) unsafe fn leave(backend: *const ()) {
-    // SAFETY: the yielder lies at the root of the coroutine's stack.
-    let yielder = unsafe { &*backend.cast::<Yielder<*const Frame, ()>>() };
-    yielder.suspend(());
-}
-
 /// Enters a coroutine from the stack aside, for a nested call.
 ///
 /// # Safety
@@ -247,8 +226,7 @@ pub(crate) unsafe fn prepare_aside(runner: *const ()) -> Result<(), Error> {
     // SAFETY: up to the caller.
     let Parts { aside, is_guarded, .. } = unsafe { &*runner.cast::<Parts>() };
     if !is_guarded.get() {
-        let size = aside.base().get() - aside.limit().get();
-        aside.make_guard().map_err(|source| Error::StackMemory { size, source })?;
+        aside.make_guard().map_err(|source| Error::StackMemory { size: aside.size(), source })?;
         is_guarded.set(true);
     }
     Ok(())
@@ -267,5 +245,5 @@ pub(crate) unsafe fn has_room(runner: *const ()) -> Result<bool, Error> {
     // SAFETY: up to the caller.
     let Parts { aside, .. } = unsafe { &*runner.cast::<Parts>() };
     let left = aside.room_below(here()).ok_or(Error::ForeignFrames { between: Between::OtherStack })?;
-    Ok(left >= (aside.base().get() - aside.limit().get()) / 4)
+    Ok(left >= aside.size() / 4)
 }
