@@ -1,4 +1,4 @@
-//! Threads that are fibers of the system's for the time of a poll, or for good.
+//! Threads that are fibers of the system, for the time of a poll or permanently.
 #![expect(unsafe_code, reason = "calls the system's functions for fibers")]
 
 use crate::common::futures::{cancel, finish, pending, poll_once};
@@ -28,7 +28,7 @@ fn is_fiber() -> bool {
     IsThreadAFiber() != 0
 }
 
-/// Runs a test for each kind of stack, on a thread that ends with it.
+/// Runs a test for each kind of stack, on a thread that ends with the test.
 fn each(tests: [fn() -> Result<()>; 2]) -> Result<()> {
     for test in tests {
         thread::spawn(test).join().expect("does not panic")?;
@@ -64,7 +64,7 @@ fn a_thread_is_one_again_after_each_poll() -> Result<()> {
     each([test::<Fiber>, test::<SendFiber>])
 }
 
-/// Another fiber of a thread's, which does something and comes back.
+/// Another fiber of a thread. It runs a job, and comes back.
 fn on_another_fiber(mut f: impl FnMut()) {
     struct Job<'a> {
         f: &'a mut dyn FnMut(),
@@ -78,17 +78,17 @@ fn on_another_fiber(mut f: impl FnMut()) {
         // SAFETY: up to the caller.
         let job = unsafe { &mut *job.cast::<Job<'_>>() };
         (job.f)();
-        // SAFETY: the fiber that waits for this one.
+        // SAFETY: that fiber waits for this one.
         unsafe { SwitchToFiber(job.back) };
     }
 
-    // SAFETY: the thread is none.
+    // SAFETY: the thread is not a fiber.
     let back = unsafe { ConvertThreadToFiber(ptr::null()) };
     let mut job = Job { f: &mut f, back };
-    // SAFETY: the job is there as long as the fiber.
+    // SAFETY: the job exists as long as the fiber.
     let other = unsafe { CreateFiber(1 << 20, root, ptr::from_mut(&mut job).cast()) };
     assert!(!back.is_null() && !other.is_null(), "there is memory");
-    // SAFETY: made above.
+    // SAFETY: this was made above.
     unsafe { SwitchToFiber(other) };
     // SAFETY: it has switched back for good.
     unsafe { DeleteFiber(other) };
@@ -114,14 +114,14 @@ fn a_call_goes_on_wherever_it_is_polled() -> Result<()> {
             .zip(&runs)
             .map(|((stack, store), run)| run.call_on(stack, store, &[], &mut []))
             .collect();
-        // As a thread, on a fiber of somebody else's, as a thread.
+        // On a thread, then on a foreign fiber, then on a thread again.
         assert!(poll_once(&mut calls[0]).is_pending());
         on_another_fiber(|| {
             for call in &mut calls {
                 assert!(poll_once(call).is_pending());
             }
             assert!(is_fiber());
-            // A stack, too, may be made there, used, and dropped.
+            // A stack can be made, used and dropped there, too.
             assert_usable(&mut self::stack::<K>(), &mut store(Code::Pulley)).expect("works there");
         });
         for call in calls {
@@ -140,7 +140,7 @@ fn a_call_goes_on_wherever_it_is_polled() -> Result<()> {
     each([test::<Fiber>, test::<SendFiber>])
 }
 
-/// Here the first of a thread's variables that has a destructor is set on a fiber.
+/// The first variable of a thread that has a destructor is set on a fiber here.
 #[test]
 fn variables_of_a_thread_are_dropped_with_it() -> Result<()> {
     thread_local!(static HELD: RefCell<Vec<OnDrop>> = const { RefCell::new(Vec::new()) });
@@ -167,7 +167,7 @@ fn variables_of_a_thread_are_dropped_with_it() -> Result<()> {
     Ok(())
 }
 
-/// The system tells whoever stored something for a fiber when that is deleted.
+/// When a fiber is deleted, the system notifies the code that has stored something for it.
 #[test]
 fn fibers_go_with_their_stack() -> Result<()> {
     static DELETED: AtomicUsize = AtomicUsize::new(0);
@@ -177,7 +177,7 @@ fn fibers_go_with_their_stack() -> Result<()> {
     }
 
     fn test<K: Kind>() -> Result<()> {
-        // SAFETY: has no requirement.
+        // SAFETY: this has no requirement.
         let index = unsafe { FlsAlloc(Some(note)) };
         assert_ne!(index, u32::MAX);
         DELETED.store(0, Ordering::Relaxed);
@@ -185,7 +185,7 @@ fn fibers_go_with_their_stack() -> Result<()> {
         for forgets in [false, false, true] {
             let mut store = store(Code::Pulley);
             let marks = Func::wrap_suspending_send(&mut store, move || async move {
-                // SAFETY: any value will do.
+                // SAFETY: any value is allowed.
                 assert_ne!(unsafe { FlsSetValue(index, ptr::dangling()) }, 0);
                 pending(1).await;
             });
@@ -202,12 +202,12 @@ fn fibers_go_with_their_stack() -> Result<()> {
         assert_eq!(DELETED.load(Ordering::Relaxed), 0, "a fiber with a call on it");
         let mut store = store(Code::Pulley);
         let marks = Func::wrap(&mut store, move || {
-            // SAFETY: as above.
+            // SAFETY: any value is allowed.
             assert_ne!(unsafe { FlsSetValue(index, ptr::dangling()) }, 0);
         });
         finish(marks.call_on(&mut stack, &mut store, &[], &mut []))?;
         assert_eq!(DELETED.load(Ordering::Relaxed), 0);
-        // On a thread that has not made it, and was no fiber.
+        // On a thread that did not make it, and was not a fiber.
         thread::spawn(|| drop(stack)).join().expect("does not panic");
         assert_eq!(DELETED.load(Ordering::Relaxed), 1);
         Ok(())

@@ -1,4 +1,5 @@
-//! What a runner switches to: corosensei's coroutine. On Windows there is [`windows`](super::windows) in place of this.
+//! What a runner switches to: corosensei's coroutine. On Windows, [`windows`](super::windows) takes the place of this
+//! file.
 #![expect(unsafe_code, reason = "reaches frame and yielder by pointer")]
 
 pub(super) use super::memory::Aside;
@@ -15,7 +16,7 @@ pub(super) struct Coroutine(corosensei::Coroutine<*const Frame, (), (), Memory>)
 /// The memory that a parking fiber runs on.
 pub(super) type ParkingMemory = Range<usize>;
 
-/// What a thread must be for a parking fiber to be entered there: here, a thread.
+/// What a thread must be before it enters a parking fiber. Here, any thread will do.
 pub(super) struct AsFiber;
 
 impl AsFiber {
@@ -27,28 +28,29 @@ impl AsFiber {
 }
 
 impl Coroutine {
-    /// Makes one with a stack of at least `size` bytes, and the stacks that go with it, for as long as it is there.
+    /// Makes a coroutine with a stack of at least `size` bytes, and the stacks that belong to it. They live as long as
+    /// it does.
     pub(super) fn new(size: usize) -> io::Result<(Self, Aside, ParkingMemory)> {
         let memory = Memory::new(size)?;
         let (aside, parking) = (memory.aside(), memory.parking_range());
         let coroutine = corosensei::Coroutine::with_stack(memory, |yielder, frame| {
-            // SAFETY: `resume` passes the frame that belongs to this coroutine, and it lives as long.
+            // SAFETY: `resume` passes the frame that belongs to this coroutine, and the frame lives as long.
             unsafe { serve(yielder, frame) };
         });
         Ok((Self(coroutine), aside, parking))
     }
 
-    /// Whether it has come to its end.
+    /// Whether the coroutine has ended.
     #[inline(always)]
     pub(super) fn done(&self) -> bool {
         self.0.done()
     }
 
-    /// Runs it until it is left or has ended.
+    /// Runs the coroutine until it is left or has ended.
     ///
     /// # Safety
     ///
-    /// It has not ended. The frame is the same each time, lives as long, and its next entry is sound.
+    /// It has not ended. The frame is the same each time, lives as long as the coroutine, and its next entry is sound.
     #[inline(always)]
     pub(super) unsafe fn resume(&mut self, frame: *const Frame) {
         self.0.resume(frame);
@@ -59,12 +61,12 @@ impl Coroutine {
 ///
 /// # Safety
 ///
-/// The frame is that of this coroutine, and lives as long.
+/// The frame belongs to this coroutine, and lives as long.
 unsafe fn serve(yielder: &Yielder<*const Frame, ()>, frame: *const Frame) {
     // SAFETY: up to the caller.
     let frame = unsafe { &*frame };
     frame.set_backend(ptr::from_ref(yielder).cast());
-    // SAFETY: runs at the root of the frame's stack; what each entry needs is up to who enters.
+    // SAFETY: this runs at the root of the frame's stack. What each entry needs is up to the code that enters.
     unsafe { frame.serve() };
 }
 
@@ -72,8 +74,8 @@ unsafe fn serve(yielder: &Yielder<*const Frame, ()>, frame: *const Frame) {
 ///
 /// # Safety
 ///
-/// Called on the coroutine whose yielder `backend` is, or on another stack that is entered from there; those are left
-/// together.
+/// Called on the coroutine that has `backend` as its yielder, or on another stack that is entered from there. These are
+/// left together.
 #[inline]
 pub(crate) unsafe fn leave(backend: *const ()) {
     // SAFETY: the yielder lies at the root of the coroutine's stack.

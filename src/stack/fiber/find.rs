@@ -1,10 +1,10 @@
-//! Where wasmtime keeps a thread's list of activations, found by looking at what changes.
+//! Finds where wasmtime keeps a thread's list of activations, by observing what changes.
 //!
-//! The word is found by calling a host function on stacks of known ranges and comparing all words of the thread's variables
-//! (`words`): it must be the only one that is empty but for bit 0 outside, and points into the stack with bit 0 set inside. The
-//! field is found by calling host functions from within each other, to several depths, and comparing the first words of all
-//! activations: it must be the only one that has the address of the next older activation in each, and nothing in the oldest.
-//! Both are looked for on two threads, which must agree.
+//! To find the word, this calls a host function on stacks of known ranges, and compares all words of the thread's
+//! variables (`words`). Exactly one word must be empty outside except for bit 0, and must point into the stack inside,
+//! with bit 0 set. To find the field, this calls host functions from within each other, to several depths, and compares
+//! the first words of all activations. Exactly one field must contain the address of the next older activation in each,
+//! and nothing in the oldest. Both are looked for on two threads, which must agree.
 #![expect(unsafe_code, reason = "looks at activations of another crate")]
 
 use super::activation::in_activation;
@@ -18,18 +18,18 @@ use std::sync::OnceLock;
 use std::thread;
 use wasmtime::Engine;
 
-/// Where things are, the same on each thread of the process.
+/// The places of the word and the field. They are the same on each thread of the process.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Layout {
     word: Place,
-    /// How far into an activation the address of the next older one is, in bytes.
+    /// The offset of the next older activation's address within an activation, in bytes.
     pub(super) prev: u32,
     /// Whether calls may be parked by setting the word.
     pub(super) parks: bool,
 }
 
 impl Layout {
-    /// Found once for the process. `None` if it is not known for certain, or there are no threads to look on.
+    /// Finds the layout once for the process. `None` if it is not certain, or if there are no threads to look on.
     pub(super) fn of_process() -> Option<Self> {
         static LAYOUT: OnceLock<Option<Layout>> = OnceLock::new();
         if let Some(layout) = LAYOUT.get() {
@@ -46,7 +46,7 @@ impl Layout {
     }
 
     fn find() -> Option<Self> {
-        // Once outside, so that all blocks and lazily made values are there.
+        // Enters once outside, so that all blocks and lazily made values exist.
         Engine::tls_eager_initialize();
         in_activation(|| Ok(())).ok()?;
         let word = find_word()?;
@@ -55,26 +55,26 @@ impl Layout {
         Some(Self { prev, ..without_field })
     }
 
-    /// The same layout, with what the self-test says of it on this thread.
+    /// Adds the result of the self-test on this thread.
     #[cfg(not(windows))]
     fn tested(self) -> Self {
         let works = || ThreadList::with_layout(self).is_some_and(parking_works);
         Self { parks: cfg!(feature = "direct-parking") && works(), ..self }
     }
 
-    /// The same layout. On Windows calls are parked by fibers, which make the thread one.
+    /// Adds nothing. On Windows, fibers park calls, because they make the thread a fiber.
     #[cfg(windows)]
     fn tested(self) -> Self {
         self
     }
 
-    /// The word of the calling thread, not to be used on another one.
+    /// The word of the calling thread. It must not be used on another thread.
     pub(super) fn word_of_this_thread(self) -> Option<Word> {
         self.word.on_this_thread()
     }
 }
 
-/// Runs something on a thread of its own, which is in no activation. `None` if there is none to be had.
+/// Runs a closure on a new thread, which is in no activation. `None` if the system provides no thread.
 fn on_a_thread<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> Option<R> {
     thread::Builder::new().spawn(f).ok()?.join().ok()
 }
@@ -105,21 +105,23 @@ fn only<T: Copy>(candidates: &[T]) -> Option<T> {
     }
 }
 
-/// How many of the first words of an activation are looked at. Below the oldest one are more of its thread's frames.
+/// How many of the first words of an activation are compared. At higher addresses than the oldest one are more frames
+/// of its thread.
 const WORDS: usize = 32;
-/// From within so many activations.
+/// The number of activations within each other.
 const DEPTH: usize = 4;
 
-/// The offset of the only field of activations that makes a list of them, on a thread that is in none.
+/// The offset of the only field that makes a list of the activations, on a thread that is in none.
 fn find_field(list: ThreadList) -> Option<u32> {
-    /// The activations from the oldest, each with its first words, as the youngest sees them.
+    /// Collects the activations from the oldest on, each with its first words, as the youngest one sees them.
     fn nest(list: ThreadList, heads: &mut Vec<usize>, seen: &mut Vec<(usize, [usize; WORDS])>) -> Result<()> {
         in_activation(|| {
             heads.push(list.head().addr() & !1);
             if heads.len() < DEPTH {
                 return nest(list, heads, seen);
             }
-            // SAFETY: what lies above the address of an activation is its stack, in use, of which nobody writes meanwhile.
+            // SAFETY: above the address of an activation is its stack, which is in use, and nothing writes to it in the
+            // meantime.
             let word = |head, n| unsafe { read_word(head + n * mem::size_of::<usize>()) };
             seen.extend(heads.iter().map(|&head| (head, std::array::from_fn(|n| word(head, n)))));
             Ok(())
@@ -142,7 +144,7 @@ mod tests {
     use std::cell::Cell;
     use std::ptr;
 
-    /// A word beside wasmtime's that is like an empty list.
+    /// A word next to wasmtime's that looks like an empty list.
     fn decoy() -> Layout {
         thread_local!(static DECOY: Cell<usize> = const { Cell::new(1) });
         let layout = Layout::of_process().expect("the list is found where these tests run");

@@ -1,7 +1,8 @@
-//! In place of `list` on systems where the thread's list of activations is not looked for: it can never be had.
+//! Takes the place of `list` on systems where the thread's list of activations is not looked for. It is never
+//! available.
 #![expect(unsafe_code, reason = "has the functions of `list`")]
 
-/// There is none.
+/// There is no list.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ThreadList {}
 
@@ -30,7 +31,7 @@ impl ThreadList {
     }
 }
 
-/// Cannot be seen.
+/// The root cannot be seen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Root;
 

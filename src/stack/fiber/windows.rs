@@ -1,17 +1,16 @@
-//! What a runner switches to on Windows, in place of `coroutine`: a fiber of the system's.
+//! What a runner switches to on Windows, where this file takes the place of `coroutine`: one of the system's fibers.
 //!
-//! wasmtime's own fibers are the system's there, which keeps a record for each thread of the fiber that it is on, and of the
-//! bounds of its stack. A stack that the system knows nothing of would lie between two fibers, and leave the wrong ones in that
-//! record.
+//! wasmtime's own fibers are the system's there. For each thread, the system records the current fiber and the bounds
+//! of its stack. If a stack that the system does not know lay between two fibers, that record would be wrong.
 //!
-//! Fibers can only be switched to on a thread that is one itself, which [`AsFiber`] makes it. A runner enters its coroutine by
-//! way of its parking fiber alone, so that this happens in one place.
+//! Only a thread that is a fiber itself can switch to fibers, and [`AsFiber`] makes it one. A runner only enters its
+//! coroutine through its parking fiber, so this happens in a single place.
 //!
-//! Fibers of wasmtime's may lie on top of this one. So whoever leaves notes on which fiber that was, and that is where the next
-//! entry goes to.
+//! wasmtime's fibers may lie on top of this one. So the code that leaves notes the current fiber, and the next entry
+//! goes there.
 //!
-//! The stack aside must lie below the coroutine's in memory (see `memory`, which says why). Where a fiber's stack lies is the
-//! system's choice, so there are two of the same size, and the coroutine gets the higher one.
+//! The stack aside must lie below the coroutine's in memory (`memory` says why). The system chooses where a fiber's
+//! stack lies. So there are two fibers of the same size, and the coroutine gets the higher one.
 #![expect(unsafe_code, reason = "switches stacks")]
 
 use crate::frame::Frame;
@@ -30,54 +29,56 @@ use windows_sys::Win32::System::Threading::{
     IsThreadAFiber, SetThreadStackGuarantee, SwitchToFiber,
 };
 
-/// What is kept back of a stack, in bytes, so that its overflow can be told of: what std has for threads.
+/// The part of a stack that is reserved, in bytes, so that an overflow can be reported. std reserves as much for
+/// threads.
 const GUARANTEE: u32 = 0x5000;
-/// What of a fiber's stack is not for use, in bytes: what is kept back, and the pages that guard it. Rounded up to what
-/// Windows allocates addresses in.
+/// The part of a fiber's stack that cannot be used, in bytes: the reserve and the guard pages, rounded up to the
+/// granularity in which Windows allocates addresses.
 const NOT_FOR_USE: usize = 64 << 10;
-/// Has the system keep the state of floating-point arithmetic with each fiber.
+/// Makes the system keep the floating-point state of each fiber.
 const FIBER_FLAG_FLOAT_SWITCH: u32 = 1;
 
-/// A coroutine that serves a frame, with its stack aside.
+/// A coroutine that serves a frame, and its stack aside.
 pub(super) struct Coroutine {
-    /// Made by `Box::leak`.
+    /// `Box::leak` made it.
     pair: NonNull<Pair>,
     started: bool,
 }
 
-/// Nothing: wasmtime makes the stacks of its fibers itself.
+/// Nothing, because wasmtime makes the stacks of its fibers itself.
 pub(super) struct ParkingMemory;
 
 impl Coroutine {
-    /// Makes one with a stack of at least `size` bytes, and the stack aside, for as long as it is there.
+    /// Makes a coroutine with a stack of at least `size` bytes, and its stack aside. Both live as long as it does.
     pub(super) fn new(size: usize) -> io::Result<(Self, Aside, ParkingMemory)> {
         let fibers = [Fiber::new(size)?, Fiber::new(size)?];
         let pair = NonNull::from(Box::leak(Box::new(Pair { fibers, coroutine: Cell::new(0) })));
         Ok((Self { pair, started: false }, Aside(pair), ParkingMemory))
     }
 
-    /// Whether it has come to its end.
+    /// Whether the coroutine has ended.
     #[inline]
     pub(super) fn done(&self) -> bool {
         self.started && self.state().ended.get()
     }
 
-    /// Runs it until it is left or has ended.
+    /// Runs the coroutine until it is left or has ended.
     ///
     /// # Safety
     ///
-    /// It has not ended. The frame is the same each time, lives as long, and its next entry is sound. The thread is a fiber.
+    /// It has not ended. The frame is the same each time, lives as long as the coroutine, and its next entry is sound.
+    /// The thread is a fiber.
     #[inline]
     pub(super) unsafe fn resume(&mut self, frame: *const Frame) {
         if !self.started {
             // SAFETY: up to the caller.
             unsafe { self.start(frame) };
         }
-        // SAFETY: the thread is a fiber, and nobody else enters this one.
+        // SAFETY: the thread is a fiber, and nothing else enters this one.
         unsafe { self.state().enter() };
     }
 
-    /// Has the next entry serve the frame.
+    /// Makes the next entry serve the frame.
     ///
     /// # Safety
     ///
@@ -85,10 +86,10 @@ impl Coroutine {
     #[cold]
     unsafe fn start(&mut self, frame: *const Frame) {
         self.started = true;
-        // SAFETY: valid until this is dropped.
+        // SAFETY: the pair is valid until this is dropped.
         let Pair { fibers, coroutine } = unsafe { self.pair.as_ref() };
         for fiber in fibers {
-            // SAFETY: the thread is a fiber, and nobody has entered this one. With no job, it comes right back.
+            // SAFETY: the thread is a fiber, and nothing has entered this one. Without a job, it returns immediately.
             unsafe { fiber.state().enter() };
         }
         let [first, second] = fibers.each_ref().map(|fiber| fiber.state().stack.get().0);
@@ -100,7 +101,7 @@ impl Coroutine {
 
     #[inline]
     fn state(&self) -> &State {
-        // SAFETY: valid until this is dropped.
+        // SAFETY: the pair is valid until this is dropped.
         let Pair { fibers, coroutine } = unsafe { self.pair.as_ref() };
         fibers[coroutine.get()].state()
     }
@@ -108,7 +109,7 @@ impl Coroutine {
 
 impl Drop for Coroutine {
     fn drop(&mut self) {
-        // SAFETY: made by `Box::leak` in `new`. Who has the stack aside does not use it any more.
+        // SAFETY: `Box::leak` in `new` made it. The owner of the stack aside does not use it any more.
         drop(unsafe { Box::from_raw(self.pair.as_ptr()) });
     }
 }
@@ -116,7 +117,7 @@ impl Drop for Coroutine {
 /// Two fibers of the same size.
 struct Pair {
     fibers: [Fiber; 2],
-    /// Which of them is the coroutine, once that has started: the one whose stack lies above the other's.
+    /// The index of the coroutine, once that has started. Its stack lies above the other one's.
     coroutine: Cell<usize>,
 }
 
@@ -124,11 +125,11 @@ struct Pair {
 ///
 /// # Safety
 ///
-/// `frame` is that of this coroutine, and lives as long.
+/// `frame` belongs to this coroutine, and lives as long.
 unsafe fn serve(frame: *mut ()) {
     // SAFETY: up to the caller.
     let frame = unsafe { &*frame.cast_const().cast::<Frame>() };
-    // SAFETY: runs at the root of the frame's stack; what each entry needs is up to who enters.
+    // SAFETY: this runs at the root of the frame's stack. What each entry needs is up to the code that enters.
     unsafe { frame.serve() };
 }
 
@@ -136,10 +137,11 @@ unsafe fn serve(frame: *mut ()) {
 ///
 /// # Safety
 ///
-/// Called on the coroutine that `backend` belongs to, or on another fiber that is entered from there; those are left together.
+/// Called on the coroutine that `backend` belongs to, or on another fiber that is entered from there. These are left
+/// together.
 #[inline]
 pub(crate) unsafe fn leave(backend: *const ()) {
-    // SAFETY: the state is there as long as the coroutine.
+    // SAFETY: the state exists as long as the coroutine.
     let state = unsafe { &*backend.cast::<State>() };
     // SAFETY: up to the caller.
     unsafe { state.leave() };
@@ -149,13 +151,13 @@ pub(crate) unsafe fn leave(backend: *const ()) {
 pub(super) struct Aside(NonNull<Pair>);
 
 impl Aside {
-    /// All of it, in bytes.
+    /// Its whole size, in bytes.
     pub(super) fn size(&self) -> usize {
         let (low, high) = self.states().0.stack.get();
         high - low
     }
 
-    /// How much there is below an address on this stack, or on the coroutine's.
+    /// How much space there is below an address on this stack or on the coroutine's.
     pub(super) fn room_below(&self, address: usize) -> Option<usize> {
         let (aside, coroutine) = self.states();
         let stacks = [aside, coroutine].map(|state| state.stack.get());
@@ -169,9 +171,9 @@ impl Aside {
         Ok(())
     }
 
-    /// Of the fiber aside, and of the coroutine.
+    /// The states of the fiber aside and of the coroutine.
     fn states(&self) -> (&State, &State) {
-        // SAFETY: whoever has this keeps the coroutine.
+        // SAFETY: the owner of this keeps the coroutine.
         let Pair { fibers: [first, second], coroutine } = unsafe { self.0.as_ref() };
         if coroutine.get() == 0 { (second.state(), first.state()) } else { (first.state(), second.state()) }
     }
@@ -181,7 +183,7 @@ impl StepAside for Aside {
     fn step_aside(&self, f: impl FnOnce()) {
         /// # Safety
         ///
-        /// `f` is a valid `Crossing<F>` that is not used otherwise.
+        /// `f` is a valid `Crossing<F>` that nothing else uses.
         unsafe fn run<F: FnOnce()>(f: *mut ()) {
             // SAFETY: up to the caller.
             let crossing = unsafe { &mut *f.cast::<Crossing<F>>() };
@@ -205,10 +207,10 @@ impl StepAside for Aside {
         let data = ptr::from_mut(&mut *crossing);
         let (state, _) = self.states();
         state.job.set(Some(Job { run, data: data.cast() }));
-        // SAFETY: a call is being driven, which is done by a fiber. Nobody else uses the stack aside, on which nothing is
-        // suspended, so that the job has ended when this returns.
+        // SAFETY: a fiber drives a call. Nothing else uses the stack aside, and nothing is suspended on it, so the job
+        // has ended when this returns.
         unsafe { state.enter() };
-        // SAFETY: it is this function's alone again.
+        // SAFETY: it belongs to this function alone again.
         let Crossing { outcome, .. } = unsafe { data.read() };
         if let Err(payload) = outcome {
             resume_unwind(payload);
@@ -216,26 +218,26 @@ impl StepAside for Aside {
     }
 }
 
-/// A fiber that runs jobs, and is deleted with this, whatever it was left in the middle of.
+/// A fiber that runs jobs. It is deleted when this is dropped, wherever it was left.
 struct Fiber(NonNull<State>);
 
-/// What a fiber and those who enter it share.
+/// The state that a fiber and the code that enters it share.
 struct State {
     /// The fiber itself.
     own: Cell<*mut c_void>,
-    /// The fiber to switch to so that this one goes on: itself, or one that lay on top of it when it was left.
+    /// The fiber to switch to in order to resume this one: itself, or one that lay on top of it when it was left.
     left_on: Cell<*mut c_void>,
     /// The fiber that entered it last.
     entered_from: Cell<*mut c_void>,
-    /// What to run next.
+    /// The next job.
     job: Cell<Option<Job>>,
-    /// Whether that has come to its end.
+    /// Whether that job has ended.
     ended: Cell<bool>,
-    /// Where its stack lies: from where to where. Known once it was entered.
+    /// The lowest address of its stack, and the address above it. Known after the first entry.
     stack: Cell<(usize, usize)>,
 }
 
-/// What a fiber runs.
+/// A job of a fiber.
 #[derive(Clone, Copy)]
 struct Job {
     /// Does not unwind.
@@ -255,12 +257,12 @@ impl Fiber {
             stack: Cell::new((0, 0)),
         };
         let state = NonNull::from(Box::leak(Box::new(state)));
-        // SAFETY: `root` takes the pointer for what it is, and the state is there as long as the fiber.
+        // SAFETY: `root` uses the pointer as what it is, and the state exists as long as the fiber.
         let fiber =
             unsafe { CreateFiberEx(0, size + NOT_FOR_USE, FIBER_FLAG_FLOAT_SWITCH, Some(root), state.as_ptr().cast()) };
         if fiber.is_null() {
             let error = io::Error::last_os_error();
-            // SAFETY: made above, and nobody else has it.
+            // SAFETY: this was made above, and nothing else has it.
             drop(unsafe { Box::from_raw(state.as_ptr()) });
             return Err(error);
         }
@@ -272,7 +274,7 @@ impl Fiber {
 
     #[inline]
     fn state(&self) -> &State {
-        // SAFETY: valid until this is dropped.
+        // SAFETY: the state is valid until this is dropped.
         unsafe { self.0.as_ref() }
     }
 }
@@ -280,46 +282,47 @@ impl Fiber {
 impl Drop for Fiber {
     fn drop(&mut self) {
         let Some(_fiber) = AsFiber::new() else {
-            // No memory for that: the stack stays.
+            // There is no memory to make this thread a fiber, so the stack stays.
             return;
         };
-        // SAFETY: no thread is on this fiber, and none will be. Nothing on it needs to be dropped, as the job has ended or
-        // never began, and what is below has no destructors.
+        // SAFETY: no thread is on this fiber, and none ever will be. Nothing on it must be dropped: the job has ended
+        // or never began, and what is below has no destructors.
         unsafe { DeleteFiber(self.state().own.get()) };
-        // SAFETY: made by `Box::leak` in `new`; the fiber that referred to it is gone.
+        // SAFETY: `Box::leak` in `new` made it. The fiber that referred to it is gone.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }
 
-/// Makes the thread a fiber, if it is none, until this is dropped.
+/// Makes the thread a fiber until this is dropped, unless it is one already.
 ///
-/// std has the system tell it of the end of threads, to drop their variables. It may do so by what the system tells of the end
-/// of fibers: what it has asked for on a thread comes when that ends, what it has asked for on a fiber when that is deleted,
-/// which it passes over if the thread is a fiber then. So it must ask before the thread becomes one, and fibers must be deleted
-/// before it becomes a thread again. wasmtime makes a thread a fiber with the same care, but not where such a variable of its
-/// own has been dropped.
+/// std asks the system to report the end of threads, so that it can drop their variables. It may use a mechanism that
+/// reports the end of fibers. Then a request that was made on a thread is reported when the thread ends. A request that
+/// was made on a fiber is reported when the fiber is deleted, and std ignores that report if the thread is a fiber at
+/// that time. So std must ask before the thread becomes a fiber, and fibers must be deleted before it becomes a thread
+/// again. wasmtime takes the same care when it makes a thread a fiber, but not if such a variable of its own was
+/// dropped before.
 pub(super) struct AsFiber {
     is_converted: bool,
-    /// Of this thread.
+    /// It belongs to this thread.
     not_send: PhantomData<*const ()>,
 }
 
 impl AsFiber {
-    /// `None` if the system has no memory for that.
+    /// `None` if the system has no memory for this.
     pub(super) fn new() -> Option<Self> {
-        /// Has a destructor.
+        /// A value with a destructor.
         struct Asks;
         impl Drop for Asks {
             fn drop(&mut self) {}
         }
         thread_local!(static ASKS: Asks = const { Asks });
 
-        // SAFETY: has no requirement.
+        // SAFETY: this has no requirement.
         let is_fiber = unsafe { IsThreadAFiber() } != 0;
         if !is_fiber {
-            // If it has been dropped, std was told of the end of the thread.
+            // If it was dropped before, std was told about the end of the thread.
             let _was_dropped = ASKS.try_with(|_| ());
-            // SAFETY: the thread is no fiber.
+            // SAFETY: the thread is not a fiber.
             if unsafe { ConvertThreadToFiberEx(ptr::null(), FIBER_FLAG_FLOAT_SWITCH) }.is_null() {
                 return None;
             }
@@ -331,48 +334,49 @@ impl AsFiber {
 impl Drop for AsFiber {
     fn drop(&mut self) {
         if self.is_converted {
-            // SAFETY: `new` has made this thread a fiber, which it is on again: whoever enters another one comes back.
+            // SAFETY: `new` has made this thread a fiber. The thread is on that fiber again, because code that enters
+            // another one comes back.
             unsafe { ConvertFiberToThread() };
         }
     }
 }
 
 impl State {
-    /// Runs what is on the fiber until that leaves it.
+    /// Runs the code on the fiber until it leaves the fiber.
     ///
     /// # Safety
     ///
-    /// The thread is a fiber, and nobody is on this one. What runs there may go on.
+    /// The thread is a fiber, and nothing is on this one. The code on it may resume.
     #[inline]
     unsafe fn enter(&self) {
-        // SAFETY: has no requirement.
+        // SAFETY: this has no requirement.
         debug_assert!(unsafe { IsThreadAFiber() } != 0, "entered by a thread that is no fiber");
         self.entered_from.set(current_fiber());
-        // SAFETY: the fiber is there, and no thread is on it.
+        // SAFETY: the fiber exists, and no thread is on it.
         unsafe { SwitchToFiber(self.left_on.get()) };
     }
 
-    /// Goes back to where this was entered.
+    /// Returns to where this fiber was entered.
     ///
     /// # Safety
     ///
-    /// On this fiber, or on one that was switched to from it.
+    /// Called on this fiber, or on one that was entered from it.
     #[inline]
     unsafe fn leave(&self) {
         self.left_on.set(current_fiber());
-        // SAFETY: that one waits in `enter`.
+        // SAFETY: that fiber waits in `enter`.
         unsafe { SwitchToFiber(self.entered_from.get()) };
     }
 }
 
-/// Where a fiber begins. It never returns, as the thread would end.
+/// The root of a fiber. It never returns, because that would end the thread.
 ///
 /// # Safety
 ///
-/// `state` is that of the running fiber, and lives as long.
+/// `state` belongs to the running fiber, and lives as long.
 unsafe extern "system" fn root(state: *mut c_void) {
     let mut guarantee = GUARANTEE;
-    // Each fiber has its own. Should it be refused, an overflow ends the process without a message.
+    // Each fiber has a reserve of its own. If the system refuses it, an overflow ends the process without a message.
     // SAFETY: the pointer is valid.
     unsafe { SetThreadStackGuarantee(&raw mut guarantee) };
     // SAFETY: up to the caller.
@@ -384,21 +388,21 @@ unsafe extern "system" fn root(state: *mut c_void) {
     loop {
         if let Some(Job { run, data }) = state.job.take() {
             state.ended.set(false);
-            // SAFETY: whoever set the function also set what it takes.
+            // SAFETY: the code that set the function also set its argument.
             unsafe { run(data) };
             state.ended.set(true);
         }
-        // SAFETY: this is the fiber.
+        // SAFETY: this runs on the fiber.
         unsafe { state.leave() };
     }
 }
 
-/// The fiber that the thread is on, which is one.
+/// The current fiber of the thread, which must be a fiber.
 #[inline]
 fn current_fiber() -> *mut c_void {
     let fiber;
-    // SAFETY: reads the field `FiberData` of the thread's `NT_TIB`, where the system has it, and every program's
-    // `GetCurrentFiber`, which is no function of the system's.
+    // SAFETY: this reads the field `FiberData` of the thread's `NT_TIB`, where the system keeps the fiber.
+    // `GetCurrentFiber` does the same in every program, because it is not a function of the system.
     unsafe { asm!("mov {}, gs:[0x20]", out(reg) fiber, options(nostack, readonly, preserves_flags)) };
     fiber
 }

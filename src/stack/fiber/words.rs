@@ -20,20 +20,20 @@ pub(super) struct Place {
     offset: usize,
 }
 
-/// A word of the thread that looked it up, not to be used on another one.
+/// A word of the thread that looked it up. It must not be used on another thread.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Word(*mut *mut ());
 
 impl Place {
     /// The word of the calling thread.
     pub(super) fn on_this_thread(self) -> Option<Word> {
-        // Before looking for the block, because a library's block comes to be when it is first used.
+        // Comes before looking for the block, because a library's block is created when it is first used.
         Engine::tls_eager_initialize();
         let block = tls_blocks().into_iter().find(|block| block.module == self.module)?;
         Some(Word(ptr::from_ref(block.words.get(self.offset)?).cast_mut().cast()))
     }
 
-    /// Where the word at this address of the calling thread is.
+    /// The place of the word at this address of the calling thread.
     #[cfg(all(test, not(feature = "loom")))]
     pub(super) fn of(address: usize) -> Option<Self> {
         tls_blocks().into_iter().find_map(|Block { module, words }| {
@@ -46,16 +46,16 @@ impl Place {
 impl Word {
     #[inline]
     pub(super) fn read(self) -> *mut () {
-        // SAFETY: a variable of this thread, to which nobody holds a reference.
+        // SAFETY: this is a variable of this thread, and nothing holds a reference to it.
         unsafe { self.0.read() }
     }
 
     /// # Safety
     ///
-    /// Of a variable that may have this value.
+    /// The variable may have this value.
     #[inline]
     pub(super) unsafe fn replace(self, value: *mut ()) -> *mut () {
-        // SAFETY: as above.
+        // SAFETY: up to the caller. This is a variable of this thread, and nothing holds a reference to it.
         unsafe { self.0.replace(value) }
     }
 }
@@ -66,25 +66,25 @@ struct Block {
     words: &'static [Cell<usize>],
 }
 
-/// The TLS blocks that the calling thread has, to be used on it alone, and not after it.
+/// The TLS blocks of the calling thread. They must only be used on it, and not after its end.
 fn tls_blocks() -> Vec<Block> {
     unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, size: usize, blocks: *mut c_void) -> c_int {
         // SAFETY: `dl_iterate_phdr` passes what it describes,
         let info = unsafe { &*info };
         // SAFETY: … and the pointer that it was given.
         let blocks = unsafe { &mut *blocks.cast::<Vec<Block>>() };
-        // The fields about TLS are the last, and not there in an old C library.
+        // The fields about TLS are the last ones, and are missing in an old C library.
         if size < mem::size_of::<libc::dl_phdr_info>() || info.dlpi_tls_data.is_null() {
             return 0;
         }
-        // SAFETY: the module's program headers, as many as it says.
+        // SAFETY: these are the module's program headers, as many as it says.
         let headers = unsafe { slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
         for header in headers.iter().filter(|header| header.p_type == libc::PT_TLS) {
             let start = info.dlpi_tls_data.cast::<Cell<usize>>();
             let bytes = usize::try_from(header.p_memsz).unwrap_or(0);
             if start.is_aligned() {
                 // SAFETY: the block belongs to this thread, and is as large as the header says. All of it can be read
-                // as words: on the fresh thread that looks for the word, nothing else writes there.
+                // as words, because nothing else writes there on the new thread that looks for the word.
                 let words = unsafe { slice::from_raw_parts(start, bytes / mem::size_of::<usize>()) };
                 blocks.push(Block { module: info.dlpi_tls_modid, words });
             }
@@ -93,7 +93,7 @@ fn tls_blocks() -> Vec<Block> {
     }
 
     let mut blocks = Vec::new();
-    // SAFETY: `visit` takes what it is passed for what this passes.
+    // SAFETY: `visit` uses its argument as what is passed here.
     unsafe { libc::dl_iterate_phdr(Some(visit), ptr::from_mut(&mut blocks).cast()) };
     blocks
 }

@@ -1,5 +1,5 @@
-//! In place of `words` on Windows: the block that the thread has for this program's or library's own variables, and what the
-//! thread's slots refer to. Which of them std keeps variables in depends on the target.
+//! Takes the place of `words` on Windows: the block of the thread's variables that belong to this program or library,
+//! and what the thread's slots refer to. The target decides where std keeps its variables.
 #![expect(unsafe_code, reason = "looks at thread-local variables of another crate")]
 
 use super::activation::in_activation;
@@ -19,24 +19,24 @@ use windows_sys::Win32::System::Threading::{GetCurrentProcess, TlsGetValue};
 /// A word that each thread has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Place {
-    /// In the block of this module (program or library), how many words from its beginning.
+    /// In this module's block (program or library). The offset is in words.
     Block { offset: usize },
-    /// The first one of what a slot refers to.
+    /// The first word of what a slot refers to.
     Slot { index: u32 },
 }
 
-/// A word of whichever thread looks at it: what a slot refers to is made anew when a thread's destructors run.
+/// A word of the thread that looks at it. What a slot refers to is created again when a thread's destructors run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Word(Place);
 
 impl Place {
     pub(super) fn on_this_thread(self) -> Option<Word> {
-        // Before looking for it, because what a slot refers to comes to be when it is first used.
+        // Comes before looking for it, because what a slot refers to is created when it is first used.
         Engine::tls_eager_initialize();
         Word(self).address().map(|_| Word(self))
     }
 
-    /// Where the word at this address is.
+    /// The place of the word at this address.
     #[cfg(all(test, not(feature = "loom")))]
     pub(super) fn of(address: usize) -> Option<Self> {
         let is_there = |place: &Self| Word(*place).address().is_some_and(|word| word.addr() == address);
@@ -45,18 +45,18 @@ impl Place {
 }
 
 impl Word {
-    /// Null if this thread has none now.
+    /// Null if this thread does not have one now.
     pub(super) fn read(self) -> *mut () {
-        // SAFETY: a variable of this thread, to which nobody holds a reference.
+        // SAFETY: this is a variable of this thread, and nothing holds a reference to it.
         self.address().map_or(ptr::null_mut(), |word| unsafe { word.read() })
     }
 
     /// # Safety
     ///
-    /// Of a variable that may have this value.
+    /// The variable may have this value.
     pub(super) unsafe fn replace(self, value: *mut ()) -> *mut () {
         let word = self.address().expect("there is one where a call is entered");
-        // SAFETY: as above.
+        // SAFETY: up to the caller. This is a variable of this thread, and nothing holds a reference to it.
         unsafe { word.replace(value) }
     }
 
@@ -65,22 +65,22 @@ impl Word {
             Place::Block { offset } => Some(ptr::from_ref(block().get(offset)?).cast_mut().cast()),
             Place::Slot { index } => {
                 let value = slot(index);
-                // std has 1 there while a variable is being destroyed.
+                // std stores 1 there while a variable is being destroyed.
                 (value.addr() > 1).then(|| value.cast())
             }
         }
     }
 }
 
-/// How many slots a thread may have: 64 in its own block, and the others elsewhere.
+/// How many slots a thread can have: 64 in its own block, and the others elsewhere.
 const SLOTS: u32 = 64 + 1024;
 
 fn slot(index: u32) -> *mut c_void {
-    // SAFETY: takes any index.
+    // SAFETY: this accepts any index.
     unsafe { TlsGetValue(index) }
 }
 
-/// The TLS block of this module on the calling thread, to be used on it alone, and not after it.
+/// The TLS block of this module on the calling thread. It must only be used on that thread, and not after its end.
 fn block() -> &'static [Cell<usize>] {
     /// The head of an `IMAGE_TLS_DIRECTORY64`.
     #[repr(C)]
@@ -90,43 +90,44 @@ fn block() -> &'static [Cell<usize>] {
         index: usize,
     }
     unsafe extern "C" {
-        /// Made by the C runtime, with or without any such variables. std refers to it, too.
+        /// The C runtime makes it, with or without such variables. std refers to it, too.
         #[link_name = "_tls_used"]
         static DIRECTORY: Directory;
     }
 
-    // SAFETY: it is there, and the loader has done with it.
+    // SAFETY: it exists, and the loader has finished with it.
     let Directory { start, end, index } = unsafe { &DIRECTORY };
     // SAFETY: the loader has put the module's number there.
     let index = unsafe { ptr::with_exposed_provenance::<u32>(*index).read() };
     let blocks: *const *const Cell<usize>;
-    // SAFETY: reads the field `ThreadLocalStoragePointer` of the thread's block, where each access to such a variable has it.
+    // SAFETY: this reads the field `ThreadLocalStoragePointer` of the thread's block, where each access to such a
+    // variable finds it.
     unsafe { asm!("mov {}, gs:[0x58]", out(reg) blocks, options(nostack, readonly, preserves_flags)) };
     if blocks.is_null() {
         return &[];
     }
-    // SAFETY: the array has one for each module that has a number,
+    // SAFETY: the array has an entry for each module that has a number.
     let block = unsafe { blocks.add(index as usize) };
-    // SAFETY: … which nobody writes meanwhile.
+    // SAFETY: the entry is in the array, and nothing writes to it in the meantime.
     let block = unsafe { block.read() };
     if block.is_null() || !block.is_aligned() {
         return &[];
     }
-    // SAFETY: the loader has made the block as a copy of what lies between. All of it can be read as words: on the fresh
-    // thread that looks for the word, nothing else writes there.
+    // SAFETY: the loader has made the block as a copy of the memory between these addresses. All of it can be read as
+    // words, because nothing else writes there on the new thread that looks for the word.
     unsafe { slice::from_raw_parts(block, (end - start) / size_of::<usize>()) }
 }
 
-/// The first word of what something refers to that may be an address, or anything else.
+/// The first word at an address, which may also be something else than an address.
 fn word_at(address: *mut c_void) -> Option<usize> {
     if address.addr() <= 1 || !address.cast::<usize>().is_aligned() {
         return None;
     }
     let mut word = 0_usize;
     let to = (&raw mut word).cast();
-    // SAFETY: has no requirement.
+    // SAFETY: this has no requirement.
     let process = unsafe { GetCurrentProcess() };
-    // SAFETY: writes a word to `word`. What cannot be read is an error.
+    // SAFETY: this writes a word to `word`. If it cannot read the address, it returns an error.
     let done = unsafe { ReadProcessMemory(process, address, to, size_of::<usize>(), ptr::null_mut()) };
     (done != 0).then_some(word)
 }
@@ -151,7 +152,7 @@ impl Snapshot {
     }
 }
 
-/// The words within an activation, and between which addresses that lies.
+/// The words within an activation, and the range of addresses in which that activation lies.
 #[inline(never)]
 pub(super) fn snapshot_on_stack() -> Option<(Range<usize>, Snapshot)> {
     fn inside() -> Option<(usize, Snapshot)> {

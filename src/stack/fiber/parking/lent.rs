@@ -1,4 +1,4 @@
-//! Parts of the coroutines' memory, lent to wasmtime as stacks of its fibers.
+//! Parts of the coroutines' memory, which are lent to wasmtime as stacks of its fibers.
 #![expect(unsafe_code, reason = "lends wasmtime a stack")]
 
 use super::PARKING_SIZE;
@@ -22,7 +22,7 @@ pub(super) fn lending<R>(memory: &Range<usize>, make: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Has an engine make its fibers on what is lent.
+/// Makes an engine create its fibers on memory that is lent to it.
 pub(super) fn use_lent_stacks(config: &mut Config) {
     config.with_host_stack(Arc::new(LentStacks));
 }
@@ -32,8 +32,8 @@ struct LentStacks;
 /// A part of a coroutine's memory.
 struct LentStack(Range<usize>);
 
-// SAFETY: each stack is the part of a mapping that `ParkingFiber::new` was given for it alone: page-aligned, zero, above
-// a guard page.
+// SAFETY: each stack is the part of a mapping that `ParkingFiber::new` got for it alone. It is page-aligned and zero,
+// and lies above a guard page.
 unsafe impl StackCreator for LentStacks {
     fn new_stack(&self, _size: usize, _zeroed: bool) -> wasmtime::Result<Box<dyn StackMemory>> {
         let memory = NEXT_STACK.take().ok_or_else(|| wasmtime::format_err!("no stack was lent"))?;
@@ -41,7 +41,7 @@ unsafe impl StackCreator for LentStacks {
     }
 }
 
-// SAFETY: as above.
+// SAFETY: the memory is the fiber's alone, as above.
 unsafe impl StackMemory for LentStack {
     fn top(&self) -> *mut u8 {
         ptr::with_exposed_provenance_mut(self.0.end)
