@@ -7,6 +7,7 @@ mod common;
 
 use common::child;
 use common::futures::{finish, poll_once};
+use common::watchdog::{threads, wait_until};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use rustix::param::page_size;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -92,7 +93,9 @@ fn exhaust<S: Stack>(size: usize) -> Vec<S> {
 
 /// While nothing is available, calls in flight continue, each to its own end, and existing stacks work. When something
 /// was released, new stacks can be made again.
-fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> Used) {
+///
+/// If dropping a stack releases its memory at once, a stack in the middle is dropped while nothing is available.
+fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, at_once: bool, use_up: impl Fn() -> Used) {
     let engine = engine();
     let mut places: Vec<_> = (0..5).map(|_| (S::new(size).unwrap(), guest(&engine))).collect();
     let mut spare = guest(&engine);
@@ -112,10 +115,13 @@ fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> 
         assert!(calls.iter_mut().all(|call| poll_once(call).is_pending()));
 
         let (mut store, forgotten_run) = guest(&engine);
+        let running = threads().len();
         let mut neighbours: Vec<_> = (0..5).map(|_| S::new(size).unwrap()).collect();
         let used = use_up();
-        // Drops one from between the others. The system may have merged them into one mapping.
-        drop(neighbours.remove(2));
+        if at_once {
+            // From between the others. The system may have merged them into one mapping.
+            drop(neighbours.remove(2));
+        }
         let more = exhaust::<S>(size);
         // A stack whose call was forgotten needs new memory, or a new thread.
         let (param, mut squared) = ([Val::I32(2)], [Val::I32(0)]);
@@ -147,7 +153,8 @@ fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> 
             assert_eq!(result[0].unwrap_i32(), n * n);
         }
 
-        drop((used, more));
+        drop((used, more, neighbours));
+        wait_until(|| threads().len() <= running);
         finish(run.call_on(&mut reused, store, &param, &mut squared)).unwrap();
         assert_eq!(squared[0].unwrap_i32(), 4, "round {round}");
     }
@@ -155,14 +162,14 @@ fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> 
 
 /// The tests for one kind of stack.
 macro_rules! runs_out {
-    ($stack:ty) => {
-        /// In bytes. Large, so that a few stacks use up what is available.
+    ($stack:ty, $at_once:literal) => {
+        /// In bytes. Large, so that it takes few to use up what there is.
         const SIZE: usize = 16 << 20;
 
         #[test]
         fn address_space() {
             if super::limits_work() && super::alone() {
-                super::others_go_on::<$stack, _>(SIZE, || {
+                super::others_go_on::<$stack, _>(SIZE, $at_once, || {
                     super::limit(super::Resource::As, "VmSize", SIZE);
                     super::exhaust::<$stack>(SIZE)
                 });
@@ -172,7 +179,7 @@ macro_rules! runs_out {
         #[test]
         fn private_memory() {
             if super::limits_work() && super::alone() {
-                super::others_go_on::<$stack, _>(SIZE, || {
+                super::others_go_on::<$stack, _>(SIZE, $at_once, || {
                     super::limit(super::Resource::Data, "VmData", SIZE);
                     super::exhaust::<$stack>(SIZE)
                 });
@@ -182,7 +189,7 @@ macro_rules! runs_out {
         #[test]
         fn mappings() {
             if super::alone() {
-                super::others_go_on::<$stack, _>(1 << 20, super::Mappings::all);
+                super::others_go_on::<$stack, _>(1 << 20, $at_once, super::Mappings::all);
             }
         }
     };
@@ -190,17 +197,17 @@ macro_rules! runs_out {
 
 #[cfg(fiber_stack)]
 mod fiber {
-    runs_out!(wasmtime_async::FiberStack);
+    runs_out!(wasmtime_async::FiberStack, true);
 }
 
 #[cfg(fiber_stack)]
 mod send_fiber {
-    runs_out!(wasmtime_async::SendFiberStack);
+    runs_out!(wasmtime_async::SendFiberStack, true);
 }
 
 #[cfg(feature = "thread-backend")]
 mod thread {
-    runs_out!(wasmtime_async::ThreadStack);
+    runs_out!(wasmtime_async::ThreadStack, false);
 }
 
 /// All mappings that this process can still get.

@@ -135,9 +135,11 @@ fn with_epochs(code: Code) -> Result<Store<Host>> {
     Ok(store)
 }
 
-/// A custom callback that waits, or that calls the guest again, which waits.
+/// A custom callback that waits, or that calls the guest again, which waits. (From wasmtime 50 on, it cannot call the
+/// guest.)
 fn epoch_callbacks<K: Kind>(code: Code) -> Result<()> {
-    for (calls, between) in [(false, Between::HostCode), (true, Between::NestedCall)] {
+    let cases = [(false, Between::HostCode), (true, Between::NestedCall)];
+    for (calls, between) in cases.into_iter().take(if cfg!(next_wasmtime) { 1 } else { 2 }) {
         let mut stack = stack::<K>();
         let mut store = with_epochs(code)?;
         let engine = store.engine().clone();
@@ -147,9 +149,12 @@ fn epoch_callbacks<K: Kind>(code: Code) -> Result<()> {
         store.epoch_deadline_callback(move |mut store| {
             let _local = store.data().log.on_drop("callback left");
             if calls {
-                // Must not reach the deadline again.
-                store.as_context_mut().set_epoch_deadline(1000);
-                inner.call(&mut store, &[], &mut [])?;
+                #[cfg(not(next_wasmtime))]
+                {
+                    // Must not reach the deadline again.
+                    store.as_context_mut().set_epoch_deadline(1000);
+                    inner.call(&mut store, &[], &mut [])?;
+                }
             } else {
                 suspend_until(pending(2))?;
             }

@@ -12,6 +12,13 @@ impl Stack for Mine {
     fn size(&self) -> usize {
         0
     }
+
+    fn set_ambient<E, G>(&mut self, _: impl Fn() -> E + Send + Sync + 'static)
+    where
+        E: FnOnce() -> G + Send + 'static,
+        G: 'static,
+    {
+    }
 }
 
 fn main() {}
