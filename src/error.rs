@@ -80,7 +80,8 @@ pub enum Error {
     #[error("a nested call was forgotten while it was suspended, so this call can never end: drop such calls instead")]
     Lost,
 
-    /// wasmtime's own async is on for the store. It runs guests on stacks of its own, and cannot be combined with this crate's.
+    /// wasmtime's own async is on for the store. It runs guests on stacks of its own, and cannot be combined with this
+    /// crate's.
     #[error(
         "wasmtime's own async is on for this store, which cannot be combined with stacks: do without \
          `epoch_deadline_async_yield_and_update` (use `epoch_deadline_suspend_and_update`), `fuel_async_yield_interval`, \

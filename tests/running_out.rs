@@ -117,6 +117,11 @@ fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, at_once: bool, use_up
         let (mut store, forgotten_run) = guest(&engine);
         let running = threads().len();
         let mut neighbours: Vec<_> = (0..5).map(|_| S::new(size).unwrap()).collect();
+        for neighbour in &mut neighbours {
+            // A thread that has not begun would still need memory, without which std ends the process.
+            let (store, run) = &mut spare;
+            finish(run.call_on(neighbour, store, &[Val::I32(0)], &mut [Val::I32(0)])).unwrap();
+        }
         let used = use_up();
         if at_once {
             // From between the others. The system may have merged them into one mapping.

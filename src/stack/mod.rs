@@ -120,8 +120,8 @@ pub trait Stack: Backend {
     /// Sets a hook that surrounds the code of calls on this stack. It replaces the previous hook.
     ///
     /// - `capture` runs on the polling thread, whenever a call is polled, or dropped while suspended.
-    /// - What it returns is called on the thread that the stack runs on, before code of the call runs. A `ThreadStack` has a
-    ///   thread of its own; all other stacks run on the poller's thread.
+    /// - What it returns is called on the thread that the stack runs on, before code of the call runs. A `ThreadStack`
+    ///   has a thread of its own; all other stacks run on the poller's thread.
     /// - What that returns is dropped on the same thread, before control returns to the poller.
     ///
     /// So a host function sees the state with which its call is polled, and the state that it sets itself is put away while
