@@ -1,5 +1,5 @@
 //! Sets `cfg(fiber_stack)` where `FiberStack` exists: the feature `fiber` is on, and the target has stack switching. Sets
-//! `cfg(thread_list)` where wasmtime's per-thread list of activations is looked for.
+//! `cfg(thread_list)` where wasmtime's per-thread list of activations is looked for. `cfg(next_wasmtime)` is set by `.ci/next`.
 
 use std::env;
 
@@ -12,7 +12,7 @@ const PROCESSORS: [&str; 5] = ["x86_64", "aarch64", "arm", "x86", "loongarch64"]
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(fiber_stack, thread_list)");
+    println!("cargo::rustc-check-cfg=cfg(fiber_stack, thread_list, next_wasmtime)");
     let of_target = |name| env::var(name).expect("cargo says which");
     let has_feature = |name| env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
     let (system, processor) = (of_target("CARGO_CFG_TARGET_OS"), of_target("CARGO_CFG_TARGET_ARCH"));

@@ -1,13 +1,13 @@
-//! What a suspended call costs in memory, and how many of them a process can have.
+//! How much memory a suspended call takes, and how many of them a process can have.
 //!
-//! `cargo bench --bench memory` starts 10,000 calls, each with a store, an instance and a stack of its own, suspends all
-//! of them, and reads the process's own figures: resident memory, page tables, mappings. (A thread's memory in the
-//! kernel is not among them.) In the case `memory`, a stack was used to make the instance, too, as for a request; in
-//! `memory_of_call` it was not, as wasmtime's own async does not when there is no start function. `sync` is a store with
-//! an idle instance.
+//! `cargo bench --bench memory` starts 10,000 calls, each with a store, an instance and a stack of its own, and
+//! suspends all of them. Then it reads the process's own figures: resident memory, page tables, mappings. (They do not
+//! include a thread's memory in the kernel.) In the case `memory`, the instance was made on a stack, too, as for a
+//! request. In `memory_of_call` it was not, because wasmtime's own async does not use a stack either if there is no
+//! start function. `sync` is a store with an idle instance.
 //!
-//! Then it starts calls until there are no more to be had, at most 200,000, or 12 GiB of them; threads at most 20,000, so
-//! as to leave some to the rest of the system. Each figure comes from a fresh process. With `-- --quick` or
+//! Afterwards it starts calls until no more are possible, up to 200,000 calls or 12 GiB. It starts at most 20,000
+//! threads, to leave some to the rest of the system. Each figure comes from a new process. With `-- --quick` or
 //! `BENCH_SHORT=1` there are 1,000 calls, and 20,000 at most.
 
 #[path = "sides/mod.rs"]
@@ -118,7 +118,7 @@ impl ForSide for SuspendedCalls {
     }
 }
 
-/// Makes so many, having made one already so that what they share is there.
+/// Makes this many, after making one first, so that everything that they share exists.
 fn print_memory_of_each<I>(count: u32, make: impl Fn() -> Result<I>) -> Result<()> {
     drop(make()?);
     let before = Figures::read();
@@ -129,7 +129,7 @@ fn print_memory_of_each<I>(count: u32, make: impl Fn() -> Result<I>) -> Result<(
     Ok(())
 }
 
-/// Calls that are started until one fails.
+/// Starts calls until one fails.
 struct Limit(u32);
 
 impl ForSide for Limit {
@@ -144,7 +144,7 @@ impl ForSide for Limit {
                     break;
                 }
             }
-            // Printed as it goes, for the case that the process does not survive.
+            // Printed immediately, in case the process does not survive.
             if count % 1_000 == 0 || count == self.0 {
                 let resident = process::resident();
                 println!("calls={count}\ngib={}", resident / f64::from(1 << 30));
@@ -161,7 +161,7 @@ impl ForSide for Limit {
     }
 }
 
-/// The largest pool that wasmtime can make, at most `most`. Nothing to the other sides.
+/// The largest pool that wasmtime can make, at most `most`. Means nothing for the other sides.
 fn largest_pool(side: &str, most: u32) -> u32 {
     if side != "pooled" || pooling_for(most, 1).is_ok() {
         return most;

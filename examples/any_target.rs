@@ -1,7 +1,7 @@
 //! Guests on the stacks that every target has: operating system threads.
 //!
-//! Runs where there is no stack switching, neither this crate's nor wasmtime's own, and where wasmtime has no compiler
-//! either and interprets its guests. Three guests at once, on an executor with one thread of its own:
+//! This also runs where neither this crate nor wasmtime can switch stacks, and where wasmtime has no compiler and
+//! interprets its guests. It runs three guests at the same time, on an executor with a single thread:
 //!
 //! ```sh
 //! cargo run --example any_target --features thread-backend
@@ -15,7 +15,7 @@ use std::time::Duration;
 use wasmtime::{Engine, Linker, Module, Result};
 use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, LinkerExt, Stack, Store, ThreadStack};
 
-/// Adds up what it gets for each of `n` questions.
+/// Asks `n` questions, and adds up the answers.
 const GUEST: &str = r#"
     (module
         (import "host" "ask" (func $ask (param i32) (result i32)))
@@ -35,7 +35,7 @@ async fn guest(n: i32, engine: &Engine, linker: &Linker<()>, module: &Module) ->
     sum.call(&mut stack, &mut store, n).await
 }
 
-/// Nothing in these futures ties them to a thread: any executor can have them.
+/// Nothing in these futures ties them to a thread, so any executor can run them.
 fn movable<F: Future + Send>(future: F) -> F {
     future
 }

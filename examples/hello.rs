@@ -1,4 +1,4 @@
-//! Three guests that sleep at once on one thread.
+//! Three guests sleep at the same time on one thread.
 //!
 //! To a guest, `sleep` is a function that returns later, as in any blocking program. To the thread, it is a future.
 
@@ -20,7 +20,7 @@ const GUEST: &str = r#"
             (local.get $ms)))
 "#;
 
-/// The threads on which guests have slept: the data of their stores.
+/// The threads on which guests have slept. This is the data of the stores.
 type Threads = Arc<Mutex<HashSet<ThreadId>>>;
 
 async fn guest(number: usize, linker: &Linker<Threads>, module: &Module, threads: &Threads) -> Result<i32> {

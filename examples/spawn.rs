@@ -4,12 +4,12 @@
 //! cargo run --release --example spawn -- --calls 10000
 //! ```
 //!
-//! Each call is spawned, and the runtime moves it from thread to thread as it likes. That takes a `SendFiberStack`,
-//! host functions that are registered by `func_wrap_suspending_send`, and data that is `Send` in the stores. At most
-//! 200 calls are in flight, because that is how many stacks there are in the pool.
+//! Each call is spawned, and the runtime moves it between threads. This takes a `SendFiberStack`, host functions that
+//! are registered with `func_wrap_suspending_send`, and stores whose data is `Send`. At most 200 calls are in flight,
+//! because the pool has 200 stacks.
 //!
 //! The last line says on how many threads host functions ran, how often a guest was resumed on another thread than it
-//! had been suspended on, and how many results were wrong.
+//! was suspended on, and how many results were wrong.
 
 use std::collections::HashSet;
 use std::future::{Future, poll_fn};
@@ -24,12 +24,12 @@ use tokio::sync::{mpsc, oneshot};
 use wasmtime::{Caller, Engine, InstancePre, Linker, Module, Result};
 #[cfg(fiber_stack)]
 use wasmtime_async::SendFiberStack as TaskStack;
-// Calls on this one are `Send`, too, and every target has it (it needs the feature `tokio`).
+// Calls on this stack are `Send`, too, and every target has it (it needs the feature `tokio`).
 #[cfg(not(fiber_stack))]
 use wasmtime_async::ThreadStack as TaskStack;
 use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, InstancePreExt, LinkerExt, Pool, Store};
 
-/// Asks a service four times, each time with what it answered before, and sleeps for 0 to 2 ms in between.
+/// Asks a service four questions, and sleeps for 0 to 2 ms in between. Each question is the previous answer.
 const GUEST: &str = r#"
     (module
         (import "host" "sleep" (func $sleep (param i32)))
@@ -44,30 +44,30 @@ const GUEST: &str = r#"
             (local.get $n)))
 "#;
 
-/// What the service answers.
+/// The service's answer.
 fn answer(question: i32) -> i32 {
     question.wrapping_mul(31) ^ 0x5bd1
 }
 
-/// What a guest should come to.
+/// The result that a guest should have.
 fn expected(n: i32) -> i32 {
     (0..4).fold(n, |n, _| answer(n))
 }
 
-/// A question to the service, and where the answer goes.
+/// A question to the service, and the channel for the answer.
 type Question = (i32, oneshot::Sender<i32>);
 
-/// The data of the stores, shared by all.
+/// The data of the stores, which they all share.
 struct Host {
     service: mpsc::Sender<Question>,
-    /// Where host functions ran.
+    /// The threads that host functions ran on.
     threads: Mutex<HashSet<ThreadId>>,
-    /// How many suspensions ended on another thread than they began.
+    /// How many suspensions ended on another thread than the one where they began.
     moved: AtomicU64,
 }
 
 impl Host {
-    /// Waits for a future on behalf of a guest, and looks on which threads that is.
+    /// Waits for a future on behalf of a guest, and notes on which threads that happens.
     async fn wait<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         let mut suspended_on = None;
@@ -93,7 +93,7 @@ impl Host {
 
 fn linker(engine: &Engine) -> Result<Linker<Arc<Host>>> {
     let mut linker = Linker::new(engine);
-    // These closures take what they need out of the `Caller`, and return a future that is `Send`.
+    // These closures copy what they need out of the `Caller`, and return a `Send` future.
     linker.func_wrap_suspending_send("host", "sleep", |caller: Caller<'_, Arc<Host>>, ms: u32| {
         let host = caller.data().clone();
         async move { host.wait(tokio::time::sleep(Duration::from_millis(ms.into()))).await }
@@ -105,7 +105,7 @@ fn linker(engine: &Engine) -> Result<Linker<Arc<Host>>> {
     Ok(linker)
 }
 
-/// One call, from a stack to the result. Nothing in it ties it to a thread.
+/// One call, from making the stack to the result. Nothing in it ties it to a thread.
 async fn call(n: i32, pool: Pool<TaskStack>, guest: InstancePre<Arc<Host>>, host: Arc<Host>) -> Result<i32> {
     let mut stack = pool.get().await?;
     let mut store = Store::new(guest.module().engine(), host);
@@ -114,12 +114,12 @@ async fn call(n: i32, pool: Pool<TaskStack>, guest: InstancePre<Arc<Host>>, host
     run.call(&mut *stack, &mut store, n).await
 }
 
-/// Makes all calls, and says how many results were wrong.
+/// Makes all calls, and returns how many results were wrong.
 async fn make_calls(calls: i32) -> Result<usize> {
     let (service, mut questions) = mpsc::channel::<Question>(100);
     tokio::spawn(async move {
         while let Some((question, reply)) = questions.recv().await {
-            // Whoever asked may have gone.
+            // The task that asked may be gone.
             let _ = reply.send(answer(question));
         }
     });
@@ -140,7 +140,7 @@ async fn make_calls(calls: i32) -> Result<usize> {
     Ok(wrong)
 }
 
-/// The number of calls that is asked for, if the arguments make sense.
+/// The number of calls in the arguments, if they make sense.
 fn number_of_calls() -> Option<i32> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {

@@ -1,43 +1,43 @@
-//! Models of the thread backend, explored by loom: every way in which the threads can interleave, and every value that
-//! the memory model lets them read, as far as the bounds go.
+//! Models of the thread backend. Within the given bounds, loom explores every way in which the threads can interleave,
+//! and every value that the memory model lets them read.
 //!
-//! What runs is the library's own source, from the future of a call down to the baton and the cache of workers: it is
-//! compiled once more here, with loom's primitives in `src/sync.rs` instead of the real ones. (The other backend comes
-//! along because it is in the same file, and is not used.)
+//! The models run the library's own source, from the future of a call down to the baton and the cache of workers. It is
+//! compiled a second time here, with loom's primitives in `src/sync.rs` instead of the real ones. (The other backend is
+//! in the same file and is compiled, too, but not used.)
 //!
-//! # What the models see
+//! # What the models detect
 //!
 //! Each step of the protocol was broken once, by itself, and all twenty models were run. Where many fail,
-//! `start_and_finish` is among them:
+//! `start_and_finish` is one of them:
 //!
 //! | step | broken | models that fail |
 //! |---|---|---|
 //! | `Baton::pass` | the swap is relaxed | 16: data races |
 //! | | a load and a store instead of the swap | 18: deadlocks |
-//! | | nobody is woken | 18: deadlocks |
-//! | `Baton::wake` | has not had the lock | 18: deadlocks |
+//! | | wakes nobody | 18: deadlocks |
+//! | `Baton::wake` | does not take the lock | 18: deadlocks |
 //! | `Baton::is_turn_of` | the load is relaxed | 16: data races |
 //! | `Baton::sleep` | the exchange that fails is relaxed | 16: data races |
 //! | | does not say that it sleeps | 18: deadlocks |
-//! | | looks last before it takes the lock, or does not look | 18: deadlocks |
-//! | | does not sleep again when woken for no reason | `sleepers_woken_for_no_reason` and 11 more |
-//! | `Runner::enter` | passes the baton before the surroundings are captured | `surroundings_are_left_before_control_is` |
+//! | | looks last before it takes the lock, or does not look at all | 18: deadlocks |
+//! | | does not sleep again after a spurious wake-up | `sleepers_woken_for_no_reason` and 11 more |
+//! | `Runner::enter` | passes the baton before it captures the ambient state | `surroundings_are_left_before_control_is` |
 //! | | does not wait | 16 |
-//! | `leave` | passes the baton before the surroundings are left | `surroundings_are_left_before_control_is` |
-//! | | enters the surroundings before it waits | `surroundings_are_left_before_control_is` |
+//! | `leave` | passes the baton before it leaves the ambient state | `surroundings_are_left_before_control_is` |
+//! | | enters the ambient state before it waits | `surroundings_are_left_before_control_is` |
 //! | | does not wait | 13 |
 //! | `Service::work` | does not wait | 16: data races |
 //! | drop of a runner | does not pass the baton | 20: deadlocks |
-//! | | passes it before the worker is given back | `time_over_in_the_cache` |
-//! | | does not give the worker back | `worker_reused_by_a_second_stack`, `bound_of_the_cache` |
+//! | | passes it before it returns the worker | `time_over_in_the_cache` |
+//! | | does not return the worker | `worker_reused_by_a_second_stack`, `bound_of_the_cache` |
 //! | `Cache::give_back` | has no bound | `bound_of_the_cache`, and 14 whose workers do not end |
-//! | | keeps one too few | `worker_reused_by_a_second_stack`, `bound_of_the_cache` |
+//! | | keeps one worker too few | `worker_reused_by_a_second_stack`, `bound_of_the_cache` |
 //! | `Cache::hire` | does not take the idle worker that fits | `worker_reused_by_a_second_stack`, `bound_of_the_cache` |
-//! | `Cache::serve` | ends when time is over, wherever its worker is | `time_over_in_the_cache` |
+//! | `Cache::serve` | ends when the time is over, wherever its worker is | `time_over_in_the_cache` |
 //! | | ends without leaving the cache, or never ends | `time_over_in_the_cache` |
-//! | drop of a call | gives no order to stop | the four in which a call is dropped while suspended |
-//! | `Frame::end` | the order to stop stays | `cancel_while_suspended` |
-//! | | the waker stays | the four that look for it |
+//! | drop of a call | does not tell the call to stop | the four in which a call is dropped while suspended |
+//! | `Frame::end` | the cancellation stays | `cancel_while_suspended` |
+//! | | the waker stays | the four that check for it |
 //! | `Frame::keep_waker` | the first waker stays | `waker_replaced_and_poller_moved` |
 #![expect(unsafe_code, reason = "what must not be shared is shared, to see whether loom objects")]
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "parts of the library are not used here")]
@@ -162,7 +162,7 @@ fn waker_replaced_and_poller_moved() {
         };
         let first = Task::new();
         assert!(first.poll(&mut call).is_pending());
-        // The event comes before, while, or after the other thread polls with a waker of its own.
+        // The event happens before, while, or after the other thread polls with a waker of its own.
         let poller = thread::spawn(move || {
             let second = Task::new();
             while second.poll(&mut call).is_pending() {
@@ -223,7 +223,7 @@ fn cancel_while_suspended() {
         drop(call);
         task.assert_no_waker_left();
         assert_eq!((drops.get(), store.data().get()), (1, 1));
-        // Nothing of it is left for the next call.
+        // Nothing of the cancellation is left for the next call.
         let call = stack.run(&mut store, |mut store| {
             yield_now()?;
             Ok(store.data_mut().add(1))
@@ -260,7 +260,7 @@ fn cancel_racing_the_end() {
     });
 }
 
-// ---- panics. All of them by `resume_unwind`, which does not print.
+// ---- panics (all with `resume_unwind`, which does not print)
 
 #[test]
 fn panic_on_the_worker() {
@@ -321,7 +321,7 @@ fn panic_on_the_poller() {
     });
 }
 
-// ---- stacks within stacks, and what surrounds them
+// ---- stacks within stacks, and ambient state
 
 #[test]
 fn worker_polls_a_call_on_another_stack() {
@@ -345,7 +345,7 @@ fn worker_polls_a_call_on_another_stack() {
 
 #[test]
 fn surroundings_are_left_before_control_is() {
-    /// What a worker is surrounded by, if it is.
+    /// The ambient state of a worker, while it exists.
     struct Inside(Arc<Tracked>);
     impl Drop for Inside {
         fn drop(&mut self) {
@@ -385,7 +385,7 @@ fn surroundings_are_left_before_control_is() {
 
 // ---- workers
 
-/// Which worker a stack has.
+/// Returns which worker a stack has.
 fn worker_of(stack: &mut ThreadStack) -> thread::ThreadId {
     block_on(stack.run(&mut new_store(), |_| Ok(thread::current().id()))).unwrap()
 }
@@ -440,7 +440,7 @@ fn bound_of_the_cache() {
         let other = thread::spawn(move || drop(first));
         drop(second);
         other.join().unwrap();
-        // One of the two workers was kept, one was not.
+        // One of the two workers was kept, the other was not.
         let (third, fourth) = (stack(&cache), stack(&cache));
         assert_eq!(sync::threads_started(), 3);
         drop((third, fourth));
@@ -451,7 +451,7 @@ fn bound_of_the_cache() {
 #[test]
 fn time_over_in_the_cache() {
     model("time_over_in_the_cache", Some(3), || {
-        // Nobody clears it: the workers must end by themselves, but not while they are needed.
+        // Nothing clears the cache. The workers must end by themselves, but not while they are needed.
         let cache = cache(1, OVER);
         drop(stack(&cache));
         worker_of(&mut stack(&cache));

@@ -1,4 +1,4 @@
-//! What the models are written with.
+//! The tools that the models use.
 
 use crate::stack::thread::cache::Cache;
 use crate::stack::thread::runner::Service;
@@ -14,18 +14,18 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use wasmtime::Engine;
 
-/// The size of a stack. Threads of a model do not heed it.
+/// The size of a stack. Threads of a model ignore it.
 pub const SIZE: usize = 1 << 20;
 /// How long workers wait in a cache where time stands still.
 pub const FOREVER: Duration = Duration::from_secs(1);
-/// How long workers wait in a cache where time may be over whenever they look.
+/// How long workers wait in a cache where the time may be over whenever they look.
 pub const OVER: Duration = Duration::ZERO;
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(Engine::default);
 
-/// Explores a model, with at most so many preemptions in one execution, and says how many executions there were.
+/// Explores a model with at most this many preemptions in one execution, and prints how many executions there were.
 pub fn model(name: &str, preemptions: Option<usize>, f: impl Fn() + Send + Sync + 'static) {
-    // Not within an execution, where there is little room on the stack.
+    // Outside of an execution, which has little room on the stack.
     LazyLock::force(&ENGINE);
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemptions;
@@ -40,7 +40,7 @@ pub fn model(name: &str, preemptions: Option<usize>, f: impl Fn() + Send + Sync 
     let preemptions = preemptions.map_or("any".to_owned(), |bound| format!("{bound}"));
     let executions = executions.load(Ordering::Relaxed);
     assert!(executions > 1, "nothing was explored");
-    // Not by `println`, which the test runner keeps to itself.
+    // Not with `println`, which the test runner captures.
     let line = format!(
         "model={name} preemptions={preemptions} executions={executions} seconds={}\n",
         begun.elapsed().as_secs()
@@ -58,18 +58,18 @@ pub fn stack(cache: &sync::Arc<Cache<Service>>) -> ThreadStack {
     ThreadStack::with_cache(SIZE, cache.clone()).unwrap()
 }
 
-/// A store whose data loom keeps an eye on.
+/// A store whose data loom watches.
 pub fn new_store() -> Store<Tracked> {
     Store::new(&ENGINE, Tracked::default())
 }
 
-/// A number that must not be used by two threads at once.
+/// A number that two threads must not use at the same time.
 #[derive(Debug, Default)]
 pub struct Tracked(loom::cell::Cell<i32>);
 
 // SAFETY: none, loom reports a race.
 unsafe impl Send for Tracked {}
-// SAFETY: as above.
+// SAFETY: none, loom reports a race.
 unsafe impl Sync for Tracked {}
 
 impl Tracked {
@@ -77,14 +77,14 @@ impl Tracked {
         self.0.get()
     }
 
-    /// Adds to it, and gives the sum.
+    /// Adds to the number, and returns the sum.
     pub fn add(&self, n: i32) -> i32 {
         self.0.set(self.0.get() + n);
         self.0.get()
     }
 }
 
-/// A task of an executor: wakes up whoever waits.
+/// A task of an executor. Waking it wakes the thread that waits.
 #[derive(Debug)]
 pub struct Task(Arc<Flag>);
 
@@ -114,7 +114,7 @@ impl Task {
         *self.0.woken.lock().unwrap()
     }
 
-    /// Waits to be woken. Nobody who does is a deadlock, which loom reports.
+    /// Waits to be woken. If nothing wakes it, that is a deadlock, which loom reports.
     pub fn wait(&self) {
         let mut woken = self.0.woken.lock().unwrap();
         while !*woken {
@@ -128,7 +128,7 @@ impl Task {
     }
 }
 
-/// Polls until it is ready, when woken, and sees that no waker is left over.
+/// Polls whenever it is woken until the future is ready, and checks that no waker is left.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let task = Task::new();
     let output = {

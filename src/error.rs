@@ -1,14 +1,13 @@
-//! What can go wrong besides the guest.
+//! This crate's errors.
 
 use std::fmt;
 use std::io;
 use std::sync::LazyLock;
 use wasmtime::{Config, Engine, Store, WasmBacktrace};
 
-/// An error of this crate, as opposed to one of the guest or of a host function.
+/// An error of this crate, as opposed to an error of the guest or of a host function.
 ///
-/// Where it travels as a trap or as the result of a [`Call`](crate::Call), it is found by
-/// [`wasmtime::Error::downcast_ref`]:
+/// It can arrive as a trap or as the result of a [`Call`](crate::Call). Find it with [`wasmtime::Error::downcast_ref`]:
 ///
 /// ```
 /// # fn example(error: wasmtime::Error) {
@@ -20,7 +19,7 @@ use wasmtime::{Config, Engine, Store, WasmBacktrace};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Code that must wait for a future was not running on a stack of this crate.
+    /// Code wanted to wait for a future, but was not running on a stack of this crate.
     #[error(
         "cannot wait for a future here, because this code does not run on a stack: enter wasm with \
          `AsyncFunc::call`, `FuncExt::call_on`, `LinkerExt::instantiate_on` or `Stack::run` instead of wasmtime's own \
@@ -28,11 +27,11 @@ pub enum Error {
     )]
     NotOnStack,
 
-    /// The call was dropped before it ended; its code is on the way out.
+    /// The call was dropped before it ended, and its code is unwinding.
     #[error("the call was cancelled, because its future was dropped: return to let it end")]
     Cancelled,
 
-    /// The timer of [`Call::until`](crate::Call::until) was ready before the call had ended.
+    /// The timer of [`Call::until`](crate::Call::until) was ready before the call ended.
     #[error("the call was stopped at its deadline, before it had ended: give it more time, or its guest less to do")]
     Deadline,
 
@@ -42,18 +41,19 @@ pub enum Error {
     )]
     Unwinding,
 
-    /// A future is pending, and the stack does not suspend what lies on it between the call's root and the code that waits.
+    /// A future is pending, and the stack holds frames that it does not suspend, between the root of the call and the
+    /// code that waits.
     #[error(
         "cannot suspend this stack here: {between}. Wait in an async host function that the guest calls itself, or call on a \
          stack that suspends anything, a `ThreadStack` or a `FiberStack::unchecked`"
     )]
     #[non_exhaustive]
     ForeignFrames {
-        /// What is in the way.
+        /// The frames that are in the way.
         between: Between,
     },
 
-    /// A future is pending that may not be `Send`, on a [`SendFiberStack`](crate::SendFiberStack).
+    /// On a [`SendFiberStack`](crate::SendFiberStack), a future is pending that was not registered as `Send`.
     #[error(
         "the future of this host function is pending on a `SendFiberStack`, and was not registered as `Send`: define the \
          function by `LinkerExt::func_wrap_suspending_send`, `FuncExt::wrap_suspending_send` or their like, or call on a \
@@ -61,26 +61,28 @@ pub enum Error {
     )]
     NotSend,
 
-    /// Something was asked for that needs wasmtime's per-thread list, which cannot be read here: a
-    /// [`SendFiberStack`](crate::SendFiberStack), on Linux and Windows a [`FiberStack`](crate::FiberStack), or a nested call.
+    /// wasmtime's per-thread list is needed, and cannot be read here. A [`SendFiberStack`](crate::SendFiberStack) and
+    /// nested calls need it, and on Linux and Windows a [`FiberStack`](crate::FiberStack) does,
+    /// too.
     #[error(
-        "cannot see what lies on a stack here, as nested calls and stacks that are switched to need it: use a `ThreadStack` \
+        "wasmtime's list of activations cannot be read here, and nested calls and fiber stacks need it: use a `ThreadStack` \
          (feature `thread-backend`)"
     )]
     NoThreadList,
 
-    /// A nested call was polled by other code than the future of the host function that made it.
+    /// Something other than the future of the host function that made a nested call has polled it.
     #[error(
         "a nested call can only be polled by the future of the host function that made it: await what `call_within` and \
          `instantiate_within` return right there. (Elsewhere, pass code from `bindgen!` an `OnStack` as its store.)"
     )]
     NotWithin,
 
-    /// A nested call was forgotten while it was suspended, and is in the way of all that lies below it on its stack.
+    /// A nested call was forgotten while it was suspended. It blocks everything below it on its stack.
     #[error("a nested call was forgotten while it was suspended, so this call can never end: drop such calls instead")]
     Lost,
 
-    /// wasmtime's own async was turned on for the store. It runs guests on stacks of its own, so the two cannot be combined.
+    /// wasmtime's own async is on for the store. It runs guests on stacks of its own, and cannot be combined with this
+    /// crate's.
     #[error(
         "wasmtime's own async is on for this store, which cannot be combined with stacks: do without \
          `epoch_deadline_async_yield_and_update` (use `epoch_deadline_suspend_and_update`), `fuel_async_yield_interval`, \
@@ -89,19 +91,19 @@ pub enum Error {
     )]
     AsyncStore,
 
-    /// A stack of this size cannot work at all.
+    /// No stack of this size can work.
     #[error("a stack of {size} bytes cannot work: use {min} to {max} bytes, `DEFAULT_STACK_SIZE` if in doubt")]
     #[non_exhaustive]
     StackSize {
         /// The size that was asked for, in bytes.
         size: usize,
-        /// The least size, in bytes.
+        /// The smallest size, in bytes.
         min: usize,
-        /// The greatest size, in bytes.
+        /// The largest size, in bytes.
         max: usize,
     },
 
-    /// The stack is too small for the engine of a store, whose guests may use more of it than it has to give.
+    /// The stack is too small for the engine of the store: guests may use more space than the stack has.
     #[error(
         "a stack of {size} bytes is too small for what guests of this engine may use: make it at least {min} bytes, or \
          lower wasmtime's `Config::max_wasm_stack`"
@@ -110,15 +112,15 @@ pub enum Error {
     StackTooSmall {
         /// The size of the stack, in bytes.
         size: usize,
-        /// The least size for this engine, in bytes.
+        /// The smallest size for this engine, in bytes.
         min: usize,
     },
 
-    /// A [`Pool`](crate::Pool) of no stacks was asked for.
-    #[error("a pool of 0 stacks would keep everybody waiting for ever: let it have at least 1")]
+    /// A [`Pool`](crate::Pool) without stacks was asked for.
+    #[error("a pool of 0 stacks would make every task wait forever: give it at least 1 stack")]
     EmptyPool,
 
-    /// The operating system gave no memory for a stack.
+    /// The operating system provided no memory for a stack.
     #[error(
         "no memory for a stack of {size} bytes: use smaller stacks or fewer at once, or raise the limits of the \
          process on address space or on the number of mappings"
@@ -127,11 +129,11 @@ pub enum Error {
     StackMemory {
         /// The size that was asked for, in bytes.
         size: usize,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 
-    /// The operating system gave no thread for a stack.
+    /// The operating system provided no thread for a stack.
     #[error(
         "no thread for a stack of {size} bytes: use fewer stacks at once, or raise the limits of the process on \
          threads or memory"
@@ -140,25 +142,25 @@ pub enum Error {
     ThreadSpawn {
         /// The size that was asked for, in bytes.
         size: usize,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 
-    /// The call has ended, its result was taken, and it was polled once more.
+    /// The call was polled again after it had returned its result.
     #[error("the call has already ended: do not poll its future after it was ready")]
     Ended,
 
-    /// wasmtime could not set up what parks the activations of a suspended stack.
+    /// wasmtime could not make the fiber that parks the activations of a suspended stack.
     #[error("wasmtime's fibers do not work here, use the feature `thread-backend` and `ThreadStack`: {reason}")]
     #[non_exhaustive]
     Fibers {
-        /// What wasmtime said.
+        /// The error of wasmtime.
         reason: String,
     },
 }
 
 impl Error {
-    /// The error as a host function's, which makes the guest trap.
+    /// Turns the error into one that a host function returns, which makes the guest trap.
     #[cold]
     pub(crate) fn into_trap(self) -> wasmtime::Error {
         let backtrace = if let Self::Cancelled = self { no_backtrace() } else { None };
@@ -167,7 +169,7 @@ impl Error {
     }
 }
 
-/// Says more about what wasmtime says to those who mix its own async with stacks.
+/// Replaces wasmtime's error for a store with its own async by one that says what to do.
 #[cold]
 pub(crate) fn explained(error: wasmtime::Error) -> wasmtime::Error {
     // From `StoreOpaque::validate_sync_call` of wasmtime 48.
@@ -175,10 +177,10 @@ pub(crate) fn explained(error: wasmtime::Error) -> wasmtime::Error {
     if error.downcast_ref() == Some(&MIXED) { Error::AsyncStore.into() } else { error }
 }
 
-/// A backtrace without frames.
+/// Makes a backtrace without frames.
 ///
-/// wasmtime captures one for each trap that has none, which takes longer than all else of a cancellation, and nobody looks at
-/// that of a call that was dropped.
+/// wasmtime captures a backtrace for every trap that has none. That takes longer than the rest of a cancellation, and
+/// nobody reads the backtrace of a call that was dropped.
 fn no_backtrace() -> Option<WasmBacktrace> {
     static STORE: LazyLock<Option<Store<()>>> = LazyLock::new(|| {
         let mut config = Config::new();
@@ -188,7 +190,7 @@ fn no_backtrace() -> Option<WasmBacktrace> {
     STORE.as_ref().map(WasmBacktrace::capture)
 }
 
-/// What lies on a stack and is not suspended, in [`Error::ForeignFrames`].
+/// The frames that a stack does not suspend, in [`Error::ForeignFrames`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Between {
@@ -203,7 +205,8 @@ pub enum Between {
     OtherStore,
     /// Host code that has called the guest again, synchronously.
     NestedCall,
-    /// Code on a stack within the stack: a continuation of wasm's stack switching, or a coroutine of another library.
+    /// Code on a stack within the stack: a continuation of wasm's stack switching proposal, or a coroutine of another
+    /// library.
     OtherStack,
 }
 

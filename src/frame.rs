@@ -1,12 +1,11 @@
-//! What the two sides of a running call share: the poller, which enters the stack, and the code on the stack, which
-//! leaves it again.
+//! The state that the two sides of a running call share: the poller, which enters the stack, and the code on the stack,
+//! which leaves it again.
 //!
-//! Each stack has one [`Frame`], at an address that does not change. Exactly one side runs at any moment, and handing
-//! control over is a happens-before edge (a function call for fibers, the handoff for threads), so that plain cells
-//! are enough.
+//! Each stack has one [`Frame`], at an address that does not change. Exactly one side runs at any moment. Handing over
+//! control is a happens-before edge (a function call for fibers, the handoff for threads), so plain cells are enough.
 #![expect(unsafe_code, reason = "frames are reached by pointer from the code that runs on their stack")]
 
-// Named for the models, which include this file by its path.
+// The path is explicit for the models, which include this file by path.
 #[path = "frame/waiting.rs"]
 pub(crate) mod waiting;
 
@@ -26,14 +25,14 @@ use std::task::Waker;
 #[cfg(feature = "thread-backend")]
 use wasmtime::Engine;
 
-/// The function that runs a call on its stack: takes its input from [`Frame::slot`] and leaves its result there. Must
-/// not unwind.
+/// The function that runs a call on its stack. It takes its input from [`Frame::slot`], and leaves its result there. It
+/// must not unwind.
 pub(crate) type Start = unsafe fn(&Frame);
 
 /// How a stack is left.
 ///
-/// A processor that goes on with another stack mispredicts the returns from all functions that it then leaves, so there
-/// should be as few as can be between the switch and the code that waits: hence no pointer to a function.
+/// After a switch to another stack, a processor mispredicts the return from every function on it. So there should be as
+/// few functions as possible between the switch and the code that waits, and this is not a function pointer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Leave {
     #[cfg(fiber_stack)]
@@ -56,33 +55,35 @@ fn current() -> *const Frame {
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Frame {
-    /// The backend's switch from the stack back to the poller.
+    /// The backend's way to switch from the stack back to the poller.
     leave: Leave,
-    /// Set by the backend before anything runs on the stack.
+    /// The backend sets this before anything runs on the stack.
     backend: Cell<*const ()>,
-    /// Where nested calls are, and host futures that have them.
+    /// The state of nested calls, and of host futures that make them.
     #[cfg(fiber_stack)]
     pub(crate) nesting: Nesting,
-    /// What the user wants around the code on the stack. Only for stacks that are switched to.
+    /// The user's hook for the code on the stack. Only for fiber stacks.
     #[cfg(fiber_stack)]
     hook: RefCell<Option<Hook>>,
-    /// What the next entry starts. `None` at an entry of an idle stack: the stack ends.
+    /// What the next entry starts. If an idle stack is entered with `None`, it ends.
     start: Cell<Option<Start>>,
-    /// Where the call finds its input and leaves its result. Set by the poller at each entry, valid until the stack is
-    /// left.
+    /// Where the call finds its input and leaves its result. The poller sets this at each entry. It is valid until the
+    /// stack is left.
     slot: Cell<*mut ()>,
-    /// Counts the entries, so that code can tell that the stack was suspended meanwhile.
+    /// Counts the entries, so that code can tell whether the stack was suspended in the meantime.
     stretch: Cell<usize>,
-    /// The poller's waker. Set at each entry, valid until it is left; null while the call is being cancelled.
+    /// The poller's waker. Set at each entry, and valid until the stack is left. Null while the call is being
+    /// cancelled.
     waker: Cell<*const Waker>,
-    /// A clone of the poller's waker for the futures of this call. A future may still hold a reference to it when the
-    /// poller has gone (it polls something that suspends the stack), so it is replaced only while `polling` is false.
+    /// A clone of the poller's waker for the futures of this call. A future may still hold a reference to it after the
+    /// poller has gone (if it polls something that suspends the stack). So it is only replaced while `polling` is
+    /// false.
     kept: UnsafeCell<Option<Waker>>,
     /// Whether a future is being polled on this stack, with a reference to `kept`.
     polling: Cell<bool>,
-    /// Set once by the poller when the call is dropped: from then on nothing may suspend.
+    /// The poller sets this once, when the call is dropped. From then on nothing may suspend.
     cancelled: Cell<bool>,
-    /// How many more futures may be waited for in this stretch before others have a turn. Only for stacks of threads.
+    /// How many more futures this stretch may wait for before it lets other tasks run. Only for threads' stacks.
     #[cfg(feature = "thread-backend")]
     budget: Cell<u32>,
     /// What may be suspended on this stack.
@@ -95,7 +96,7 @@ pub struct Frame {
 /// Makes a frame the current one of this thread, until it is dropped.
 pub(crate) struct Entered {
     outer: *const Frame,
-    /// Entered before, and left after.
+    /// Entered before the frame becomes current, and left afterwards.
     #[cfg(fiber_stack)]
     _surroundings: Option<Surroundings>,
 }
@@ -108,7 +109,7 @@ impl Drop for Entered {
 }
 
 impl Frame {
-    /// A frame whose stack is left by `leave`, and suspends what `rule` says.
+    /// Makes a frame whose stack is left by `leave`, and which suspends what `rule` allows.
     pub(crate) fn new(leave: Leave, rule: Rule) -> Self {
         Self {
             leave,
@@ -134,18 +135,18 @@ impl Frame {
 
     // ---- the backend's side
 
-    /// What `leave` is called with.
+    /// Sets the argument of `leave`.
     pub(crate) fn set_backend(&self, backend: *const ()) {
         self.backend.set(backend);
     }
 
-    /// Notes where the stack of a thread lies. Called at its root.
+    /// Notes where a thread's stack lies. Called at its root.
     #[cfg(feature = "thread-backend")]
     pub(crate) fn set_extent(&self, size: usize) {
         self.extent.set((stack::here().saturating_sub(size), size));
     }
 
-    /// Runs one call after another, at the root of the stack, until the stack is entered with nothing to start.
+    /// Runs one call after the other at the root of the stack, until the stack is entered with nothing to start.
     ///
     /// # Safety
     ///
@@ -159,14 +160,14 @@ impl Frame {
         }
     }
 
-    /// Runs the call that was begun, if there is one.
+    /// Runs the call that has begun, if there is one.
     ///
     /// # Safety
     ///
     /// That of [`serve`](Self::serve).
     pub(crate) unsafe fn serve_once(&self) -> bool {
         let Some(start) = self.start.take() else { return false };
-        // SAFETY: whoever set the function also set a slot of its type.
+        // SAFETY: the code that set the function also set a slot of its type.
         unsafe { start(self) };
         true
     }
@@ -181,7 +182,7 @@ impl Frame {
         ptr::eq(current(), this)
     }
 
-    /// Makes this the current frame of this thread, whose stack is about to run.
+    /// Makes this frame the current one of this thread. Its stack is about to run.
     #[inline]
     pub(crate) fn make_current(&self) -> Entered {
         self.limits.enter();
@@ -192,7 +193,7 @@ impl Frame {
         }
     }
 
-    /// Makes no frame the current one of this thread, for code that must not suspend a stack.
+    /// Leaves this thread without a current frame, for code that must not suspend a stack.
     pub(crate) fn hide_current() -> Entered {
         Entered {
             #[cfg(fiber_stack)]
@@ -201,13 +202,13 @@ impl Frame {
         }
     }
 
-    /// Sets what surrounds the code of the calls to come.
+    /// Sets the hook for the code of future calls.
     #[cfg(fiber_stack)]
     pub(crate) fn set_hook(&self, hook: Option<Hook>) {
         self.hook.replace(hook);
     }
 
-    /// What surrounds the stretch that begins.
+    /// Enters the ambient state of the stretch that begins.
     #[cfg(fiber_stack)]
     #[inline]
     fn surroundings(&self) -> Option<Surroundings> {
@@ -216,13 +217,13 @@ impl Frame {
 
     // ---- the poller's side
 
-    /// Gets an idle frame ready for the entry that starts a call.
+    /// Prepares an idle frame for the entry that starts a call.
     #[inline]
     pub(crate) fn begin(&self, start: Start) {
         self.start.set(Some(start));
     }
 
-    /// Sets what the next stretch of work runs with.
+    /// Sets the slot and the waker for the next stretch.
     #[inline]
     pub(crate) fn set_stretch(&self, slot: *mut (), waker: Option<&Waker>) {
         self.slot.set(slot);
@@ -236,7 +237,7 @@ impl Frame {
         self.cancelled.get()
     }
 
-    /// Whether a future of this frame's is being polled.
+    /// Whether one of this frame's futures is being polled.
     #[cfg(fiber_stack)]
     pub(crate) fn is_polling(&self) -> bool {
         self.polling.get()
@@ -248,8 +249,8 @@ impl Frame {
         matches!(self.leave, Leave::Thread)
     }
 
-    /// Whether there is room on a thread's stack for one more guest that a host function calls. Compiled code is stopped by
-    /// wasmtime's limit, which does not know how much the host functions in between have used.
+    /// Whether a thread's stack has room for one more guest that a host function calls. wasmtime's limit stops compiled
+    /// code, but does not know how much space the host functions in between have used.
     #[cfg(feature = "thread-backend")]
     pub(crate) fn has_room(&self, engine: &Engine) -> bool {
         let (end, size) = self.extent.get();
@@ -257,13 +258,13 @@ impl Frame {
         stack::here().saturating_sub(end) >= size.saturating_sub(guests) / 4
     }
 
-    /// Whether a call was begun that has not been entered yet.
+    /// Whether a call has begun that was not entered yet.
     #[cfg(fiber_stack)]
     pub(crate) fn is_to_start(&self) -> bool {
         self.start.get().is_some()
     }
 
-    /// A frame for a call within this one, on the same stack.
+    /// Makes a frame for a call within this one, on the same stack.
     #[cfg(fiber_stack)]
     pub(crate) fn nested(&self) -> Self {
         let nested = Self::new(self.leave, self.limits.rule());
@@ -272,12 +273,12 @@ impl Frame {
         nested
     }
 
-    /// From now on, whatever tries to suspend is told that the call is cancelled.
+    /// Cancels the call: from now on, every attempt to suspend returns an error.
     pub(crate) fn cancel(&self) {
         self.cancelled.set(true);
     }
 
-    /// The call has ended: forgets all that belonged to it.
+    /// Notes that the call has ended, and clears everything that belonged to it.
     #[inline]
     pub(crate) fn end(&self) {
         self.cancelled.set(false);
@@ -285,7 +286,7 @@ impl Frame {
         #[cfg(fiber_stack)]
         debug_assert!(!self.nesting.is_aside(), "a call ended with a host future aside");
         debug_assert!(!self.polling.get(), "a call ended while a future of its own was being polled");
-        // SAFETY: no future is being polled, so nothing refers to the waker; the stack is idle, so nothing else runs.
+        // SAFETY: no future is being polled, so nothing refers to the waker. The stack is idle, so nothing else runs.
         drop(self.kept.with_mut(|kept| unsafe { (*kept).take() }));
     }
 
@@ -304,8 +305,9 @@ impl Frame {
     /// [`Error::NotOnStack`] if this code does not run on one.
     #[inline]
     pub(crate) fn with_current<R>(f: impl FnOnce(&Self) -> Result<R, Error>) -> Result<R, Error> {
-        // SAFETY: a frame is current only while its stack runs code, this code, and outlives it. (Unless somebody's own
-        // coroutine carries this code on to where another stack is entered: see the module `reviewing`.)
+        // SAFETY: a frame is only current while its stack runs code, which is this code, and it outlives that code.
+        // (The exception is a foreign coroutine that carries this code to where another stack is entered: see the
+        // module `reviewing`.)
         let current = unsafe { current().as_ref() };
         f(current.ok_or(Error::NotOnStack)?)
     }
@@ -324,7 +326,7 @@ impl Frame {
             #[cfg(feature = "thread-backend")]
             Leave::Thread => {
                 self.budget.set(waiting::BUDGET);
-                // SAFETY: as above.
+                // SAFETY: up to the caller.
                 unsafe { stack::thread::leave(self.backend.get()) };
             }
         }

@@ -1,4 +1,4 @@
-//! Functions: async host functions made, and functions called on a stack.
+//! Functions: making async host functions, and calling functions on a stack.
 
 use crate::arity::for_each_arity;
 use crate::call::{Call, Job};
@@ -24,16 +24,16 @@ macro_rules! wrap_async_n {
 
 /// Async host functions for [`wasmtime::Func`], and calls that may suspend.
 ///
-/// An async host function looks to the guest like any other: it returns when its future is ready. While the future is
-/// pending, the guest's stack is suspended and the call's own future is pending.
+/// To the guest, an async host function looks like any other: it returns when its future is ready. While the future is
+/// pending, the guest's stack is suspended and the call's own future is pending, too.
 ///
 /// # Two sets of names
 ///
-/// Once wasmtime's feature `async` is on anywhere in a build, which [`FiberStack`](crate::FiberStack) needs, wasmtime
-/// has functions of its own called `Func::new_async`, `wrap_async` and `call_async`, and Rust prefers those to a
-/// trait's. So these methods have names that nothing shadows, [`new_suspending`](Self::new_suspending),
-/// [`wrap_suspending`](Self::wrap_suspending) and [`call_on`](Self::call_on), and the shorter ones can be had by naming
-/// the trait: `<Func as FuncExt>::wrap_async(…)`, `FuncExt::call_async(&func, …)`.
+/// wasmtime has its own `Func::new_async`, `wrap_async` and `call_async` once its feature `async` is on anywhere in the
+/// build. [`FiberStack`](crate::FiberStack) needs that feature, and Rust prefers these functions to a trait's methods.
+/// So the methods here have names that nothing shadows: [`new_suspending`](Self::new_suspending),
+/// [`wrap_suspending`](Self::wrap_suspending) and [`call_on`](Self::call_on). To use the shorter names, name the trait:
+/// `<Func as FuncExt>::wrap_async(…)`, `FuncExt::call_async(&func, …)`.
 ///
 /// # Examples
 ///
@@ -66,15 +66,18 @@ macro_rules! wrap_async_n {
 /// # }
 /// ```
 pub trait FuncExt: Extended + Copy + From<Func> + Into<Func> {
-    /// Makes an async host function whose signature is known at run time only: it gets its parameters as [`Val`]s and
+    /// Makes an async host function whose signature is only known at run time. It gets its parameters as [`Val`]s and
     /// writes its results to the second slice.
     ///
     /// # Errors
     ///
-    /// Calls of the function end in a trap with the error that it returns; with [`Error::NotOnStack`] if the guest was
-    /// not entered on a stack of this crate; with [`Error::Cancelled`] if the call is dropped; if the future is pending, with
-    /// [`Error::ForeignFrames`] where the stack does not suspend what lies on it, and with [`Error::NotSend`] on a
-    /// [`SendFiberStack`](crate::SendFiberStack).
+    /// A call of the function makes the guest trap
+    ///
+    /// - with the error that the function returns;
+    /// - with [`Error::NotOnStack`] if the guest was not entered on a stack of this crate;
+    /// - with [`Error::Cancelled`] if the call is dropped;
+    /// - with [`Error::ForeignFrames`] if the future is pending and the stack holds frames that it does not suspend;
+    /// - with [`Error::NotSend`] if the future is pending on a [`SendFiberStack`](crate::SendFiberStack).
     ///
     /// # Panics
     ///
@@ -92,21 +95,21 @@ pub trait FuncExt: Extended + Copy + From<Func> + Into<Func> {
         Func::new(store, ty, into_blocking_untyped(f)).into()
     }
 
-    /// Makes an async host function from an async closure, with a signature like the closure's; see [`HostFn`].
+    /// Makes an async host function from an async closure, with the closure's signature. See [`HostFn`].
     ///
     /// # Errors
     ///
-    /// As for [`new_suspending`](Self::new_suspending).
+    /// Those of [`new_suspending`](Self::new_suspending).
     fn wrap_suspending<T: 'static, Marker>(store: impl AsContextMut<Data = T>, f: impl HostFn<T, Marker>) -> Self {
         Func::wrap(store, f.into_blocking()).into()
     }
 
-    /// Makes an async host function from a closure that returns a `Send` future, for every stack,
-    /// [`SendFiberStack`](crate::SendFiberStack) included; see [`SendHostFn`].
+    /// Makes an async host function from a closure that returns a `Send` future. It works on every stack, including
+    /// [`SendFiberStack`](crate::SendFiberStack). See [`SendHostFn`].
     ///
     /// # Errors
     ///
-    /// As for [`new_suspending`](Self::new_suspending), but for `NotSend`.
+    /// Those of [`new_suspending`](Self::new_suspending), except `NotSend`.
     fn wrap_suspending_send<T: 'static, Marker>(
         store: impl AsContextMut<Data = T>,
         f: impl SendHostFn<T, Marker>,
@@ -114,12 +117,12 @@ pub trait FuncExt: Extended + Copy + From<Func> + Into<Func> {
         Func::wrap(store, f.into_blocking()).into()
     }
 
-    /// Makes an async host function from a closure in the shape of wasmtime's own `Func::wrap_async`: its future is boxed and
-    /// `Send`, may keep the [`Caller`], and works on every stack.
+    /// Makes an async host function from a closure with the signature that wasmtime's own `Func::wrap_async` takes. Its
+    /// future is boxed and `Send`, and may keep the [`Caller`]. It works on every stack.
     ///
     /// # Errors
     ///
-    /// As for [`wrap_suspending_send`](Self::wrap_suspending_send).
+    /// Those of [`wrap_suspending_send`](Self::wrap_suspending_send).
     ///
     /// # Examples
     ///
@@ -143,11 +146,12 @@ pub trait FuncExt: Extended + Copy + From<Func> + Into<Func> {
         Func::wrap(store, boxed_into_blocking(f)).into()
     }
 
-    /// The same with a signature known at run time only, in the shape of wasmtime's own `Func::new_async`.
+    /// Makes an async host function whose signature is only known at run time, from a closure that wasmtime's own
+    /// `Func::new_async` takes. It works on every stack.
     ///
     /// # Errors
     ///
-    /// As for [`wrap_suspending_send`](Self::wrap_suspending_send).
+    /// Those of [`wrap_suspending_send`](Self::wrap_suspending_send).
     ///
     /// # Panics
     ///
@@ -163,16 +167,16 @@ pub trait FuncExt: Extended + Copy + From<Func> + Into<Func> {
         Func::new(store, ty, boxed_into_blocking_untyped(f)).into()
     }
 
-    /// Calls the function on `stack`. The results are written to `results` when the call's future is ready.
+    /// Calls the function on `stack`. The results are in `results` when the call's future is ready.
     ///
     /// # Errors
     ///
-    /// A trap, the error of a host function, or what is wrong with number and types of `params` and `results`, with
-    /// nothing run. Those of [`Stack::run`]. Each leaves stack and store usable.
+    /// A trap, an error of a host function, or one of the errors of [`Stack::run`]. If `params` or `results` have the
+    /// wrong number or types, the call fails and runs nothing. Stack and store stay usable after each of these.
     ///
     /// # Panics
     ///
-    /// `poll` panics if the function belongs to another store, and goes on with the panic of a host function.
+    /// `poll` panics if the function belongs to another store, and propagates a panic of a host function.
     ///
     /// # Cancel safety
     ///
@@ -191,12 +195,12 @@ pub trait FuncExt: Extended + Copy + From<Func> + Into<Func> {
         Call::new(stack, store.as_store_mut(), UntypedCall { func: (*self).into(), params, results })
     }
 
-    /// Calls the function from an async host function that the guest has called, with its [`Caller`]: see [`CallWithin`]. The
-    /// results are written to `results` when the future is ready.
+    /// Calls the function from an async host function that the guest has called. Takes that function's [`Caller`]. The
+    /// results are in `results` when the future is ready. See [`CallWithin`].
     ///
     /// # Errors
     ///
-    /// As for [`call_on`](Self::call_on), and those of [`CallWithin`].
+    /// Those of [`call_on`](Self::call_on) and of [`CallWithin`].
     ///
     /// # Panics
     ///
@@ -210,12 +214,12 @@ pub trait FuncExt: Extended + Copy + From<Func> + Into<Func> {
         CallWithin::new(caller, UntypedCall { func: (*self).into(), params, results })
     }
 
-    /// Ways to call the function with parameters and results of Rust types.
+    /// Gives the function parameters and results of Rust types.
     fn get_async<'a, C: AsContext>(&self, store: &'a C) -> AsyncGetter<'a, C::Data> {
         AsyncGetter::new((*self).into(), store.as_context())
     }
 
-    /// [`new_suspending`](Self::new_suspending), by the name that wasmtime's own shadows.
+    /// [`new_suspending`](Self::new_suspending) by another name, which wasmtime's own function shadows.
     fn new_async<T: 'static>(
         store: impl AsContextMut<Data = T>,
         ty: FuncType,
@@ -224,12 +228,12 @@ pub trait FuncExt: Extended + Copy + From<Func> + Into<Func> {
         Self::new_suspending(store, ty, f)
     }
 
-    /// [`wrap_suspending`](Self::wrap_suspending), by the name that wasmtime's own shadows.
+    /// [`wrap_suspending`](Self::wrap_suspending) by another name, which wasmtime's own function shadows.
     fn wrap_async<T: 'static, Marker>(store: impl AsContextMut<Data = T>, f: impl HostFn<T, Marker>) -> Self {
         Self::wrap_suspending(store, f)
     }
 
-    /// [`call_on`](Self::call_on), by the name that wasmtime's own shadows.
+    /// [`call_on`](Self::call_on) by another name, which wasmtime's own function shadows.
     fn call_async<'a, S, C>(
         &self,
         stack: &'a mut S,

@@ -6,14 +6,15 @@ use crate::{AsStoreMut, CallWithin, Carries, Result, Stack};
 use std::fmt;
 use wasmtime::{AsContextMut, Func, StoreContext, StoreContextMut, TypedFunc, WasmParams, WasmResults, WasmTy};
 
-/// Ways to call a function with parameters and results of Rust types, from [`FuncExt::get_async`].
+/// Gives a function parameters and results of Rust types. From [`FuncExt::get_async`].
 ///
-/// `get0` to `get15` name the types one by one, the last being that of the result: `()`, a wasm type, or a tuple of
-/// them. The signature is checked once, here.
+/// `get0` to `get15` name the types one by one. The last type is the result: `()`, a wasm type, or a tuple of wasm
+/// types. The signature is checked once, here.
 ///
 /// # Errors
 ///
-/// Each method fails if the function's signature is another one; the error says which was expected and found.
+/// Each method fails if the function has another signature. The error says which signature was expected and which was
+/// found.
 ///
 /// # Panics
 ///
@@ -50,7 +51,7 @@ macro_rules! get_n {
         ///
         /// # Errors
         ///
-        /// If its signature is another one.
+        /// If the function has another signature.
         pub fn $get<$($Arg: WasmTy,)* R: WasmResults>(self) -> Result<AsyncFunc<($($Arg,)*), R>> {
             self.typed()
         }
@@ -62,11 +63,11 @@ impl<'a, T: 'static> AsyncGetter<'a, T> {
         Self { func, store }
     }
 
-    /// The function with its parameters as one type: a wasm type, or a tuple of any length that wasmtime supports.
+    /// The function with all parameters as one type: a wasm type, or a tuple of any length that wasmtime supports.
     ///
     /// # Errors
     ///
-    /// If its signature is another one.
+    /// If the function has another signature.
     pub fn typed<Params: WasmParams, Results: WasmResults>(self) -> Result<AsyncFunc<Params, Results>> {
         Ok(AsyncFunc(self.func.typed(self.store)?))
     }
@@ -74,8 +75,8 @@ impl<'a, T: 'static> AsyncGetter<'a, T> {
     for_each_arity!(get_n);
 }
 
-/// A function to be called on stacks, many times, with parameters and results of Rust types. From [`AsyncGetter`], or
-/// from a [`TypedFunc`]:
+/// A function to call on stacks, any number of times, with parameters and results of Rust types. Get one from an
+/// [`AsyncGetter`], or convert a [`TypedFunc`]:
 ///
 /// ```
 /// use wasmtime::{Engine, Instance, Module};
@@ -100,11 +101,11 @@ impl<Params: WasmParams, Results: WasmResults> AsyncFunc<Params, Results> {
     ///
     /// # Errors
     ///
-    /// A trap, or the error of a host function, and those of [`Stack::run`]. Stack and store stay usable.
+    /// A trap, an error of a host function, or one of the errors of [`Stack::run`]. Stack and store stay usable.
     ///
     /// # Panics
     ///
-    /// `poll` panics if the function belongs to another store, and goes on with the panic of a host function.
+    /// `poll` panics if the function belongs to another store, and propagates a panic of a host function.
     ///
     /// # Cancel safety
     ///
@@ -122,20 +123,20 @@ impl<Params: WasmParams, Results: WasmResults> AsyncFunc<Params, Results> {
         Call::new(stack, store.as_store_mut(), TypedCall { func: &self.0, params })
     }
 
-    /// Calls the function from an async host function that the guest has called, with its
-    /// [`Caller`](wasmtime::Caller): see [`CallWithin`].
+    /// Calls the function from an async host function that the guest has called. Takes that function's
+    /// [`Caller`](wasmtime::Caller). See [`CallWithin`].
     ///
     /// # Errors
     ///
-    /// A trap, or the error of a host function, and those of [`CallWithin`].
+    /// A trap, an error of a host function, or one of the errors of [`CallWithin`].
     ///
     /// # Panics
     ///
-    /// `poll` panics if the function belongs to another store, and goes on with the panic of a host function.
+    /// `poll` panics if the function belongs to another store, and propagates a panic of a host function.
     ///
     /// # Examples
     ///
-    /// A host function that calls the guest's handler, and gives up after a second:
+    /// A host function calls the guest's handler and gives up after a second:
     ///
     /// ```
     /// use futures::future::{Either, select};
@@ -186,7 +187,8 @@ impl<Params: WasmParams, Results: WasmResults> AsyncFunc<Params, Results> {
         CallWithin::new(caller, TypedCall { func: &self.0, params })
     }
 
-    /// wasmtime's view of the function, for calls from within a call: `func.as_typed().call(&mut caller, …)`.
+    /// wasmtime's type for the function. Use it for synchronous calls from inside a call: `func.as_typed().call(&mut
+    /// caller, …)`.
     pub fn as_typed(&self) -> &TypedFunc<Params, Results> {
         &self.0
     }

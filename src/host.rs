@@ -1,4 +1,4 @@
-//! Async host functions: which closures can be one, and how wasm calls them.
+//! Async host functions: which closures can become one, and how wasm calls them.
 
 #[cfg(feature = "component-model")]
 pub(crate) mod component;
@@ -16,17 +16,18 @@ use std::marker::PhantomData;
 use std::pin::{Pin, pin};
 use wasmtime::{Caller, IntoFunc, Val, WasmRet, WasmTy};
 
-/// What can be an async host function with a signature known to Rust: an async closure, or a function that returns a
-/// future, of 0 to 15 parameters, with or without a [`Caller`] in front.
+/// A closure or function that can become an async host function.
 ///
-/// It is implemented for
+/// It has 0 to 15 parameters, with or without a [`Caller`] in front. The trait is implemented for
 ///
 /// - `AsyncFn(A1, A2, …) -> R` and
 /// - `AsyncFn(Caller<'_, T>, A1, A2, …) -> R`,
 ///
-/// where parameters are wasmtime's [`WasmTy`], and `R` is one of those, a tuple of them, or a [`wasmtime::Result`] of
-/// either. The closure itself must be `Send`, `Sync` and `'static`, as for wasmtime's own `Func::wrap`; its future need
-/// not be any of that. What is not `Send` goes into the store's data.
+/// which includes functions that return a future. Each parameter is a [`WasmTy`] of wasmtime's. `R` is a wasm type, a
+/// tuple of wasm types, or a [`wasmtime::Result`] of either.
+///
+/// The closure itself must be `Send`, `Sync` and `'static`, as for wasmtime's own `Func::wrap`. Its future need not be
+/// any of these. Put data that is not `Send` into the store.
 ///
 /// ```
 /// use std::{cell::Cell, rc::Rc};
@@ -49,7 +50,7 @@ use wasmtime::{Caller, IntoFunc, Val, WasmRet, WasmTy};
 ///
 /// A closure that only panics needs a result's type: `async |n: i32| -> i32 { panic!("{n}") }`.
 ///
-/// `Marker` tells the two kinds apart and is always inferred. The trait is not meant to be implemented elsewhere.
+/// `Marker` tells the two forms apart and is always inferred. The trait is not meant to be implemented elsewhere.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an async host function of a store with data of type `{T}`",
     label = "not a suitable async closure",
@@ -61,14 +62,14 @@ use wasmtime::{Caller, IntoFunc, Val, WasmRet, WasmTy};
             closure: `async move |a: i32| f(a).await`"
 )]
 pub trait HostFn<T: 'static, Marker>: Send + Sync + 'static {
-    /// The parameters, the way wasmtime wants to know them.
+    /// The parameters in the form that wasmtime expects.
     #[doc(hidden)]
     type Params;
-    /// What it returns.
+    /// What the function returns.
     #[doc(hidden)]
     type Output: WasmRet;
 
-    /// The synchronous function that wasm calls.
+    /// Makes the synchronous function that wasm calls.
     #[doc(hidden)]
     fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<Self::Output>>;
 }
@@ -77,17 +78,18 @@ pub trait HostFn<T: 'static, Marker>: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct WithCaller<Params>(PhantomData<Params>);
 
-/// What can be an async host function whose future is `Send`, as a [`SendFiberStack`](crate::SendFiberStack) needs it: a
-/// closure or function that returns such a future, of 0 to 15 parameters, with or without a [`Caller`] in front. It works on
-/// every stack.
+/// A closure or function that can become an async host function whose future is `Send`, as a
+/// [`SendFiberStack`](crate::SendFiberStack) needs it. It works on every stack.
 ///
-/// It is implemented for
+/// It has 0 to 15 parameters, with or without a [`Caller`] in front. The trait is implemented for
 ///
 /// - `Fn(A1, A2, …) -> Fut` and
-/// - `Fn(Caller<'_, T>, A1, A2, …) -> Fut`, whose future does not keep the `Caller`: what it needs is taken out before,
+/// - `Fn(Caller<'_, T>, A1, A2, …) -> Fut`, whose future does not keep the `Caller`: the closure copies what it needs
+///   out of the `Caller` first,
 ///
-/// where `Fut` is a [`Future`] that is `Send`, and the rest is as for [`HostFn`]. (A function that needs its `Caller` while it
-/// waits has wasmtime's own shape: see [`FuncExt::wrap_suspending_boxed`](crate::FuncExt::wrap_suspending_boxed).)
+/// where `Fut` is a [`Future`] that is `Send`. The rest is as for [`HostFn`]. (A function that needs its `Caller` while
+/// it waits uses wasmtime's own signature: see
+/// [`FuncExt::wrap_suspending_boxed`](crate::FuncExt::wrap_suspending_boxed).)
 ///
 /// ```
 /// use std::sync::Arc;
@@ -106,7 +108,7 @@ pub struct WithCaller<Params>(PhantomData<Params>);
 /// });
 /// ```
 ///
-/// `Marker` tells the two kinds apart and is always inferred. The trait is not meant to be implemented elsewhere.
+/// `Marker` tells the two forms apart and is always inferred. The trait is not meant to be implemented elsewhere.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an async host function of a store with data of type `{T}`, with a future that is `Send`",
     label = "not a suitable closure",
@@ -119,39 +121,41 @@ pub struct WithCaller<Params>(PhantomData<Params>);
             `func_wrap_suspending`, for a `FiberStack` or a `ThreadStack`"
 )]
 pub trait SendHostFn<T: 'static, Marker>: Send + Sync + 'static {
-    /// The parameters, the way wasmtime wants to know them.
+    /// The parameters in the form that wasmtime expects.
     #[doc(hidden)]
     type Params;
-    /// What it returns.
+    /// What the function returns.
     #[doc(hidden)]
     type Output: WasmRet;
 
-    /// The synchronous function that wasm calls.
+    /// Makes the synchronous function that wasm calls.
     #[doc(hidden)]
     fn into_blocking(self) -> impl IntoFunc<T, Self::Params, Result<Self::Output>>;
 }
 
-/// Parameters of a host function as one tuple, as wasmtime's own `func_wrap_async` takes them: 0 to 15 wasm types.
+/// The parameters of a host function as one tuple of 0 to 15 wasm types, as wasmtime's own `func_wrap_async` takes
+/// them.
 pub trait HostParams: Extended + Sized + 'static {
-    /// The parameters, the way wasmtime wants to know them.
+    /// The parameters in the form that wasmtime expects.
     #[doc(hidden)]
     type Wasm<T: 'static>;
 
-    /// A synchronous function with these parameters one by one.
+    /// Makes a synchronous function that takes these parameters one by one.
     #[doc(hidden)]
     fn one_by_one<T: 'static, R: WasmRet>(
         f: impl Fn(Caller<'_, T>, Self) -> Result<R> + Send + Sync + 'static,
     ) -> impl IntoFunc<T, Self::Wasm<T>, Result<R>>;
 }
 
-/// Waits for a host function's future, in the synchronous function that wasm calls. Without a `Caller`, it has no nested calls.
+/// Waits for a host function's future, inside the synchronous function that wasm calls. A function without a `Caller`
+/// cannot make nested calls, so `NESTS` is false.
 #[inline]
 fn wait<const NESTS: bool, F: Future>(store: *const (), future: Pin<&mut Option<F>>) -> Result<F::Output> {
     let site = Site::host_function(store, false);
     Frame::with_current(|frame| frame.block_on::<NESTS, F>(future, site)).map_err(Error::into_trap)
 }
 
-/// The same with a future that is `Send`, so that another thread may go on here afterwards.
+/// Waits for a future that is `Send`. Afterwards this code may run on another thread.
 #[inline]
 fn wait_send<const NESTS: bool, F: Future + Send>(
     store: *const (),
@@ -244,10 +248,10 @@ macro_rules! impl_host_fn {
 }
 for_each_arity!(impl_host_fn);
 
-/// The future of a host function in wasmtime's own shape.
+/// The future of a host function with wasmtime's own signature.
 pub(crate) type Boxed<'a, R> = Box<dyn Future<Output = R> + Send + 'a>;
 
-/// The synchronous function that wasm calls, of an async host function in wasmtime's own shape.
+/// Makes the synchronous function that wasm calls, from an async host function with wasmtime's own signature.
 pub(crate) fn boxed_into_blocking<T, P, R>(
     f: impl Fn(Caller<'_, T>, P) -> Boxed<'_, R> + Send + Sync + 'static,
 ) -> impl IntoFunc<T, P::Wasm<T>, Result<R>>
@@ -261,7 +265,8 @@ where
     })
 }
 
-/// The synchronous function that wasm calls, of an async host function whose signature is known at run time only.
+/// Makes the synchronous function that wasm calls, from an async host function whose signature is only known at run
+/// time.
 pub(crate) fn into_blocking_untyped<T, F>(
     f: F,
 ) -> impl Fn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static
@@ -272,7 +277,7 @@ where
     move |caller, params, results| wait::<true, _>(store_id(&caller), pin!(Some(f(caller, params, results))))?
 }
 
-/// The same of one in wasmtime's own shape.
+/// Does the same for an async host function with wasmtime's own signature.
 pub(crate) fn boxed_into_blocking_untyped<T, F>(
     f: F,
 ) -> impl Fn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static
@@ -280,7 +285,7 @@ where
     T: 'static,
     F: for<'a> Fn(Caller<'a, T>, &'a [Val], &'a mut [Val]) -> Boxed<'a, Result<()>> + Send + Sync + 'static,
 {
-    // All of one lifetime, the shortest.
+    // Gives everything the same lifetime, the shortest one.
     fn call<'a, T: 'static>(
         f: &impl Fn(Caller<'a, T>, &'a [Val], &'a mut [Val]) -> Boxed<'a, Result<()>>,
         caller: Caller<'a, T>,

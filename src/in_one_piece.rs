@@ -1,11 +1,11 @@
-//! Moving a value into memory by one store.
+//! Moves a value into memory with one store.
 
-/// Moves a value of more than 16 bytes, so that the first 16 come to memory by one store.
+/// Moves a value of at least 16 bytes, and writes its first 16 bytes with one store.
 ///
-/// The compiler stores the fields of a struct one by one, and moves the struct on by 16 bytes at a time. A processor that
-/// has just stored two halves can hand them on to a load of each half, but not to a load of both, which then waits until all
-/// earlier stores have got to the cache: five to seven nanoseconds for a `Caller` that moves into an async closure, as much as
-/// all else of a host function that is ready at once.
+/// The compiler stores the fields of a struct one by one, but moves the struct in units of 16 bytes. After a processor
+/// has stored two halves, it can forward them to a load of each half, but not to one load of both. That load waits
+/// until all earlier stores have reached the cache. For a `Caller` that moves into an async closure, this takes five to
+/// seven nanoseconds, as much as everything else in a host function that is ready at once.
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "moves a value by hand")]
 #[inline(always)]
@@ -19,7 +19,7 @@ pub(crate) fn in_one_piece<T>(value: T) -> T {
     let from = ptr::from_ref(&value).cast::<u8>();
     let mut moved = MaybeUninit::<T>::uninit();
     let to = moved.as_mut_ptr().cast::<u8>();
-    // SAFETY: both have 16 bytes, which are copied as they are.
+    // SAFETY: source and destination have at least 16 bytes, which are copied unchanged.
     unsafe {
         asm!(
             "movq {both}, qword ptr [{from}]",
@@ -31,17 +31,17 @@ pub(crate) fn in_one_piece<T>(value: T) -> T {
             options(nostack, preserves_flags),
         );
     }
-    // SAFETY: within the value,
+    // SAFETY: the value has at least 16 bytes, so this stays within it.
     let from = unsafe { from.add(16) };
-    // SAFETY: … and within where it goes,
+    // SAFETY: the destination has the same size as the value.
     let to = unsafe { to.add(16) };
-    // SAFETY: … the rest of which is this.
+    // SAFETY: both pointers are valid for the rest of the value.
     unsafe { ptr::copy_nonoverlapping(from, to, size_of::<T>() - 16) };
-    // SAFETY: all bytes of the value were copied, and it is not used or dropped any more.
+    // SAFETY: all bytes of the value were copied, and the original is not used or dropped any more.
     unsafe { moved.assume_init() }
 }
 
-/// Moves a value. What other processors do here was not measured.
+/// Moves a value. The effect on other processors was not measured.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 pub(crate) fn in_one_piece<T>(value: T) -> T {

@@ -32,11 +32,22 @@ mod until;
 mod within;
 
 #[cfg(doc)]
+pub mod guide;
+
+#[cfg(doc)]
+#[doc = include_str!("../docs/benchmarks.md")]
+///
+#[doc = include_str!("../docs/in-flight.svg")]
+///
+#[doc = include_str!("../docs/in-flight-direct.svg")]
+pub mod benchmarks {}
+
+#[cfg(doc)]
 #[doc = include_str!("../docs/reviewing.md")]
 pub mod reviewing {}
 
-/// Keeps others from implementing traits of this crate: those that extend types of wasmtime may get more methods, and safe
-/// code relies on what others do.
+/// Keeps other crates from implementing this crate's traits. Extension traits of wasmtime's types may get more methods,
+/// and safe code relies on what the implementations do.
 mod sealed {
     pub trait Extended {}
     impl Extended for wasmtime::Func {}

@@ -1,14 +1,14 @@
 //! What may be suspended on a stack.
 //!
-//! Between the root of a call and the code that waits lie frames of two kinds. Known frames are guests, wasmtime's and
-//! this crate's; what host functions wait for is no frame, but pinned data. Foreign frames are all others: closures,
-//! synchronous host functions, destructors. They may have borrowed or set variables of the thread, hold locks, or count on
-//! ending in the reverse order of their beginning.
+//! Two kinds of frames can lie between the root of a call and the code that waits. Known frames belong to guests, to
+//! wasmtime and to this crate. (The futures that host functions wait for are not frames, but pinned data.) All other
+//! frames are foreign: closures, synchronous host functions, destructors. They may have borrowed or set thread-local
+//! variables, may hold locks, or may depend on ending in the reverse order of their beginning.
 //!
-//! Where only known frames are suspended, nothing depends on the thread, or on the order in which calls end, or on whether
-//! they end at all. Any foreign frame in between must have been there before: as the job of the call, as a future that is
-//! being polled, by entering another store, or by entering the same store again. [`Limits::allow`] looks for each, and only
-//! when a future is pending, so a future that is ready costs nothing.
+//! If only known frames are suspended, nothing depends on the thread, on the order in which calls end, or on whether
+//! they end at all. A foreign frame can only get in between in one of four ways: it is the job of the call, it is a
+//! future that is being polled, it has entered another store, or it has entered the same store again. [`Limits::allow`]
+//! checks for each of them. It runs only when a future is pending, so a future that is ready costs nothing.
 
 use crate::error::{Between, Error};
 #[cfg(fiber_stack)]
@@ -21,35 +21,35 @@ use std::thread;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(not(fiber_stack), expect(dead_code, reason = "threads suspend anything"))]
 pub(crate) enum Rule {
-    /// Whatever lies on it.
+    /// Everything.
     Anything,
     /// Known frames only.
     Known,
-    /// Known frames only, waiting for futures that are `Send`.
+    /// Known frames only, while they wait for futures that are `Send`.
     KnownSend,
 }
 
-/// What asks to be suspended. (Two words, to be passed in registers.)
+/// The code that asks to be suspended. (Two words, so that it is passed in registers.)
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Site {
-    /// See [`store_id`](crate::call::store_id). Null where frames of any kind may lie below.
+    /// See [`store_id`](crate::call::store_id). Null if frames of any kind may lie below.
     store: *const (),
     /// Whether what waits is `Send`.
     send: bool,
 }
 
 impl Site {
-    /// Code of any kind, with any frames below it.
+    /// Code of any kind, with any kind of frames below it.
     pub(crate) const ANYWHERE: Self = Self { store: ptr::null(), send: false };
 
-    /// This crate's side of a host function or of an epoch callback, called by a guest of this store.
+    /// This crate's code for a host function or for an epoch callback, which a guest of this store has called.
     #[inline]
     pub(crate) fn host_function(store: *const (), send: bool) -> Self {
         Self { store, send }
     }
 }
 
-/// Why a stack is not suspended. (One byte: an [`Error`] takes longer to return.)
+/// Why a stack is not suspended. (One byte, because returning an [`Error`] takes longer.)
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Refusal {
     Foreign(Between),
@@ -72,11 +72,12 @@ impl From<Refusal> for Error {
 #[derive(Debug)]
 pub(crate) struct Limits {
     rule: Rule,
-    /// The store that the call was made with. Only compared.
+    /// The store that the call was made with. It is only compared.
     store: Cell<*const ()>,
-    /// Whether the job of the call is one of this crate's, rather than a user's closure.
+    /// Whether the job of the call is one of this crate's own, not a user's closure.
     known: Cell<bool>,
-    /// Whether the thread was panicking when the stack was entered, so that it says nothing of what runs on it.
+    /// Whether the thread was already panicking when the stack was entered. Then `thread::panicking` says nothing about
+    /// the code on the stack.
     poller_panics: Cell<bool>,
     /// Where the call's part of the thread's list of activations begins.
     #[cfg(fiber_stack)]
@@ -100,14 +101,14 @@ impl Limits {
         self.rule
     }
 
-    /// A call begins: in which store, and whether its job is one of this crate's.
+    /// Notes that a call begins, in which store, and whether its job is one of this crate's own.
     #[inline]
     pub(crate) fn begin(&self, store: *const (), known: bool) {
         self.store.set(store);
         self.known.set(known);
     }
 
-    /// The stack is about to run, on this thread.
+    /// Notes that the stack is about to run on this thread.
     #[inline]
     pub(crate) fn enter(&self) {
         if self.rule == Rule::Anything {
@@ -115,17 +116,18 @@ impl Limits {
         }
     }
 
-    /// Sets where the call's part of the thread's list begins. Before the stack runs any of the call.
+    /// Sets where the call's part of the thread's list begins. Called before any code of the call runs on the stack.
     #[cfg(fiber_stack)]
     #[inline]
     pub(crate) fn set_root(&self, root: Root) {
         self.root.set(root);
     }
 
-    /// Whether the stack may be suspended where it is now, inside the poll of a future or not.
+    /// Checks whether the stack may be suspended where it is now. `is_polling` says whether that is inside the poll of
+    /// a future.
     ///
-    /// Not inlined, because it looks at thread-local variables, whose addresses must not be kept across a switch, after
-    /// which another thread may go on.
+    /// This is not inlined, because it reads thread-local variables. Their addresses must not be kept across a switch,
+    /// because another thread may run the code after it.
     ///
     /// # Errors
     ///
@@ -133,7 +135,8 @@ impl Limits {
     #[inline(never)]
     pub(crate) fn allow(&self, site: Site, is_polling: bool) -> Result<(), Refusal> {
         if self.rule == Rule::Anything {
-            // A thread counts its panics. Suspended in mid-panic, the stack would leave that count to unrelated code.
+            // A thread counts its panics. If the stack were suspended during a panic, that count would affect unrelated
+            // code.
             let panics = thread::panicking() && !self.poller_panics.get();
             return if panics { Err(Refusal::Unwinding) } else { Ok(()) };
         }
@@ -154,7 +157,8 @@ impl Limits {
         }))
     }
 
-    /// Whether a host function may call its guest within its call: on any stack only if the guest of the call has called it.
+    /// Checks whether a host function may call its guest within its call. On every stack, it may only if the guest of
+    /// the call has called it.
     ///
     /// # Errors
     ///
@@ -168,8 +172,8 @@ impl Limits {
         if self.is_next_to_root() { Ok(()) } else { Err(Refusal::Foreign(Between::NestedCall)) }
     }
 
-    /// Whether one activation of wasmtime's lies between the root of the call and the running code. Where that cannot be
-    /// seen, it is taken to be more, but on systems where no `FiberStack` can see it.
+    /// Whether exactly one of wasmtime's activations lies between the root of the call and the running code. If that
+    /// cannot be seen, the answer is no, except on systems where no `FiberStack` can see it.
     fn is_next_to_root(&self) -> bool {
         #[cfg(fiber_stack)]
         if let Some(seen) = self.root.get().is_one_activation_away() {

@@ -11,7 +11,7 @@ use std::fmt;
 use std::future::Future;
 use wasmtime::{AsContextMut, Caller, FuncType, Instance, InstancePre, Linker, Module, StoreContextMut, Val, WasmRet};
 
-/// Async host functions for [`wasmtime::Linker`], and instantiation on a stack, so that start functions may call them.
+/// Async host functions for [`wasmtime::Linker`], and instantiation on a stack, where start functions may call them.
 ///
 /// # Examples
 ///
@@ -41,11 +41,11 @@ use wasmtime::{AsContextMut, Caller, FuncType, Instance, InstancePre, Linker, Mo
 /// # }
 /// ```
 pub trait LinkerExt<T: 'static>: Extended + BorrowMut<Linker<T>> {
-    /// Defines an async host function with the signature of a closure, see [`HostFn`].
+    /// Defines an async host function from a closure, with the closure's signature. See [`HostFn`].
     ///
     /// # Errors
     ///
-    /// If the name is taken and shadowing is not allowed. For those of the function, see
+    /// If the name is taken and shadowing is not allowed. For the errors of the function itself, see
     /// [`FuncExt::new_suspending`](crate::FuncExt::new_suspending).
     fn func_wrap_suspending<Marker>(
         &mut self,
@@ -57,11 +57,11 @@ pub trait LinkerExt<T: 'static>: Extended + BorrowMut<Linker<T>> {
         Ok(self)
     }
 
-    /// Defines an async host function whose signature is known at run time only.
+    /// Defines an async host function whose signature is only known at run time.
     ///
     /// # Errors
     ///
-    /// As for [`func_wrap_suspending`](Self::func_wrap_suspending).
+    /// Those of [`func_wrap_suspending`](Self::func_wrap_suspending).
     ///
     /// # Panics
     ///
@@ -77,12 +77,12 @@ pub trait LinkerExt<T: 'static>: Extended + BorrowMut<Linker<T>> {
         Ok(self)
     }
 
-    /// Defines an async host function by a closure that returns a `Send` future, for every stack,
-    /// [`SendFiberStack`](crate::SendFiberStack) included; see [`SendHostFn`].
+    /// Defines an async host function from a closure that returns a `Send` future. It works on every stack, including
+    /// [`SendFiberStack`](crate::SendFiberStack). See [`SendHostFn`].
     ///
     /// # Errors
     ///
-    /// As for [`func_wrap_suspending`](Self::func_wrap_suspending).
+    /// Those of [`func_wrap_suspending`](Self::func_wrap_suspending).
     fn func_wrap_suspending_send<Marker>(
         &mut self,
         module: &str,
@@ -93,12 +93,12 @@ pub trait LinkerExt<T: 'static>: Extended + BorrowMut<Linker<T>> {
         Ok(self)
     }
 
-    /// Defines an async host function by a closure in the shape of wasmtime's own `func_wrap_async`: its future is boxed and
-    /// `Send`, may keep the [`Caller`], and works on every stack.
+    /// Defines an async host function from a closure with the signature that wasmtime's own `func_wrap_async` takes.
+    /// Its future is boxed and `Send`, and may keep the [`Caller`]. It works on every stack.
     ///
     /// # Errors
     ///
-    /// As for [`func_wrap_suspending`](Self::func_wrap_suspending).
+    /// Those of [`func_wrap_suspending`](Self::func_wrap_suspending).
     fn func_wrap_suspending_boxed<P: HostParams, R: WasmRet>(
         &mut self,
         module: &str,
@@ -109,11 +109,12 @@ pub trait LinkerExt<T: 'static>: Extended + BorrowMut<Linker<T>> {
         Ok(self)
     }
 
-    /// The same with a signature known at run time only, in the shape of wasmtime's own `func_new_async`.
+    /// Defines an async host function whose signature is only known at run time, from a closure that wasmtime's own
+    /// `func_new_async` takes. It works on every stack.
     ///
     /// # Errors
     ///
-    /// As for [`func_wrap_suspending`](Self::func_wrap_suspending).
+    /// Those of [`func_wrap_suspending`](Self::func_wrap_suspending).
     ///
     /// # Panics
     ///
@@ -132,7 +133,7 @@ pub trait LinkerExt<T: 'static>: Extended + BorrowMut<Linker<T>> {
         Ok(self)
     }
 
-    /// Instantiates a module on `stack`, running its start function there.
+    /// Instantiates a module on `stack`, and runs its start function there.
     ///
     /// # Errors
     ///
@@ -154,8 +155,8 @@ pub trait LinkerExt<T: 'static>: Extended + BorrowMut<Linker<T>> {
         Call::new(stack, store.as_store_mut(), Instantiate { linker: self.borrow(), module })
     }
 
-    /// Instantiates a module from an async host function that the guest has called, with its [`Caller`], running its start
-    /// function there: see [`CallWithin`].
+    /// Instantiates a module from an async host function that the guest has called, and runs its start function there.
+    /// Takes that function's [`Caller`]. See [`CallWithin`].
     ///
     /// # Errors
     ///
@@ -174,9 +175,9 @@ pub trait LinkerExt<T: 'static>: Extended + BorrowMut<Linker<T>> {
 
 impl<T: 'static> LinkerExt<T> for Linker<T> {}
 
-/// Instantiation on a stack for [`wasmtime::InstancePre`], whose imports are resolved already.
+/// Instantiation on a stack for [`wasmtime::InstancePre`], which has its imports resolved already.
 pub trait InstancePreExt<T: 'static>: Extended + Borrow<InstancePre<T>> {
-    /// Instantiates the module on `stack`, running its start function there.
+    /// Instantiates the module on `stack`, and runs its start function there.
     ///
     /// # Errors
     ///
@@ -193,8 +194,8 @@ pub trait InstancePreExt<T: 'static>: Extended + Borrow<InstancePre<T>> {
         Call::new(stack, store.as_store_mut(), InstantiatePre { instance: self.borrow() })
     }
 
-    /// Instantiates the module from an async host function that the guest has called, with its [`Caller`], running its start
-    /// function there: see [`CallWithin`].
+    /// Instantiates the module from an async host function that the guest has called, and runs its start function
+    /// there. Takes that function's [`Caller`]. See [`CallWithin`].
     ///
     /// # Errors
     ///

@@ -1,9 +1,10 @@
-//! Calls within calls: host functions that call their guest and wait for it, as a future.
+//! Nested calls: a host function calls its guest and waits for it, as a future.
 //!
-//! The guest that a host function calls runs on the same stack, on top of the host function's frames, because wasmtime keeps
-//! one stack limit a store. Were the host function's future polled there, it would lie below that guest, and be suspended with
-//! it in the middle of its poll. But a pinned future can be polled from anywhere. So while a nested call is under way, the
-//! host function's future is polled *aside*, on a second stack that never holds suspended frames:
+//! The guest that a host function calls runs on the same stack, on top of the host function's frames, because wasmtime
+//! keeps one stack limit per store. If the host function's future were polled there, it would lie below that guest, and
+//! would be suspended together with it in the middle of a poll. But a pinned future can be polled from anywhere. So
+//! while a nested call is under way, the host function's future is polled *aside*, on a second stack that never holds
+//! suspended frames:
 //!
 //! ```text
 //! the guest's stack                                       the stack aside
@@ -14,14 +15,15 @@
 //!         runs the nested guest  ←─────────────────────  the nested call's future enters
 //!         … → host function, which waits and leaves ──→  it is pending, and with it whatever surrounds it
 //!                                                        (all further polls begin here)
-//!                      nested guest goes on  ←─────────  the nested call's future enters
+//!                      nested guest resumes  ←─────────  the nested call's future enters
 //!         ends, leaves ────────────────────────────────→ it is ready
 //!         polls its future again  ←────────────────────
 //! ```
 //!
-//! Each nested call has a [`Frame`] of its own. The *host frame* is that of the call whose host function made it. A nested
-//! call is polled and dropped by its future alone, so whoever has the future has the guest. What of the stack belongs to a
-//! nested call whose future was forgotten is never touched again, nor is what lies below: the whole call is *lost*.
+//! Each nested call has a [`Frame`] of its own. The *host frame* belongs to the call whose host function made the
+//! nested call. Only its future polls and drops a nested call, so the owner of the future also owns the guest. If the
+//! future of a nested call is forgotten, nothing touches its part of the stack again, or anything below it: the whole
+//! call is *lost*.
 #![expect(unsafe_code, reason = "a future on one stack is polled from another")]
 
 use crate::Error;
@@ -37,20 +39,20 @@ use std::ptr;
 use std::task::Poll;
 use std::thread;
 
-/// What a frame knows of calls within its own.
+/// The state of a frame that concerns nested calls.
 #[derive(Debug)]
 pub(crate) struct Nesting {
-    /// What enters the stack. Set by the backend.
+    /// The runner that enters the stack. The backend sets it.
     runner: Cell<*const ()>,
-    /// Whether a nested call's future wants to be polled aside, and was not yet.
+    /// Whether the future of a nested call wants to be polled aside, and has not been yet.
     wanted: Cell<bool>,
-    /// The host future that is polled aside.
+    /// The host future that is being polled aside.
     aside: Cell<Option<Aside>>,
-    /// Whether the nested call has ended, and the host future is to be polled on the guest's stack at once.
+    /// Whether the nested call has ended, so that the host future must be polled on the guest's stack at once.
     back: Cell<bool>,
-    /// The nested call that is on the stack: from its beginning until its guest has left.
+    /// The nested call that is on the stack. Set from its beginning until its guest has left the stack.
     nested: Cell<*const Frame>,
-    /// Whether that was forgotten, so that this call will never end.
+    /// Whether that nested call was forgotten. Then this call can never end.
     lost: Cell<bool>,
 }
 
@@ -72,20 +74,20 @@ impl Default for Nesting {
 struct Aside {
     /// A [`Guest`] of its type.
     guest: *mut (),
-    /// Polls it, or drops it if its call is being cancelled, and says whether it is still there.
+    /// Polls the future, or drops it if its call is being cancelled. Returns whether it is still there.
     step: unsafe fn(*mut (), &Frame) -> Poll<()>,
 }
 
-/// How code gets aside: by a switch of stacks, or it is there already.
+/// A way to get to the stack aside: by a switch of stacks, or because the code is there already.
 pub(crate) trait StepAside {
-    /// Runs something on the stack aside.
+    /// Runs a closure on the stack aside.
     fn step_aside(&self, f: impl FnOnce());
 }
 
-/// What lies on the guest's stack while its future is polled aside.
+/// The data on the guest's stack while its future is polled aside.
 struct Guest<'a, F: Future> {
     future: Pin<&'a mut Option<F>>,
-    /// What it came to, if it is gone and was not cancelled.
+    /// The result, if the future has ended and was not cancelled.
     outcome: Option<thread::Result<F::Output>>,
 }
 
@@ -98,17 +100,17 @@ impl Nesting {
         self.runner.get()
     }
 
-    /// A nested call's future, polled on the guest's stack, wants to be polled aside.
+    /// Notes that the future of a nested call, which was polled on the guest's stack, wants to be polled aside.
     pub(crate) fn want(&self) {
         self.wanted.set(true);
     }
 
-    /// It was polled aside, or is gone.
+    /// Notes that this future was polled aside, or is gone.
     pub(crate) fn want_no_more(&self) {
         self.wanted.set(false);
     }
 
-    /// Whether one wants that.
+    /// Whether the future of a nested call wants to be polled aside.
     #[inline]
     pub(crate) fn is_wanted(&self) -> bool {
         self.wanted.get()
@@ -120,34 +122,35 @@ impl Nesting {
         self.aside.get().is_some()
     }
 
-    /// A nested call's future has a result, to be had on the guest's stack.
+    /// Notes that the future of a nested call has a result, which it will return on the guest's stack.
     pub(crate) fn go_back(&self) {
         self.back.set(true);
     }
 
-    /// Whether a nested call is on the stack, suspended.
+    /// Whether a nested call is suspended on the stack.
     pub(crate) fn has_nested(&self) -> bool {
         !self.nested.get().is_null()
     }
 
-    /// The call that is about to be entered for the first time.
+    /// Notes that a nested call is about to be entered for the first time.
     pub(crate) fn begin(&self, nested: &Frame) {
         self.nested.set(nested);
     }
 
-    /// Whether a nested call was forgotten, and with it this one.
+    /// Whether a nested call was forgotten, and this call with it.
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.get()
     }
 }
 
 impl Frame {
-    /// Waits for a host future that has nested calls: leaves the stack, so that it is polled aside, and runs the nested
-    /// calls. `None` if it is to be polled here again, or was dropped because its call is being cancelled.
+    /// Waits for a host future that has nested calls. Leaves the stack, so that the future is polled aside, and runs
+    /// the nested calls. Returns `None` if the future must be polled here again, or was dropped because its call is
+    /// being cancelled.
     ///
     /// # Errors
     ///
-    /// What is in the way of suspending this stack.
+    /// What keeps this stack from being suspended.
     #[inline(never)]
     pub(crate) fn wait_for_nested<F: Future>(
         &self,
@@ -161,20 +164,21 @@ impl Frame {
         loop {
             // SAFETY: the backend was set before this stack ran anything, and this code runs on the stack.
             unsafe { self.leave() };
-            // SAFETY: it stays where it is until its job has ended, below.
+            // SAFETY: the nested frame stays where it is until its job has ended, below.
             let Some(nested) = (unsafe { self.nesting.nested.get().as_ref() }) else { break };
-            // SAFETY: this is its stack, and its future has just entered it for the first time.
+            // SAFETY: this is the nested frame's stack, and its future has just entered it for the first time.
             unsafe { nested.serve_once() };
             self.nesting.nested.set(ptr::null());
         }
-        // It does no more, unless it was forgotten.
+        // The future asks for nothing any more, unless it was forgotten.
         self.nesting.want_no_more();
-        // SAFETY: nobody polls the future aside any more.
+        // SAFETY: nothing polls the future aside any more.
         let outcome = unsafe { (*guest).outcome.take() };
         outcome.transpose().map_or_else(|payload| resume_unwind(payload), Ok)
     }
 
-    /// Enters the stack until the call is suspended or has ended, and polls the host future aside while it has to be.
+    /// Enters the stack until the call is suspended or has ended. Polls the host future aside as long as that is
+    /// necessary.
     ///
     /// # Safety
     ///
@@ -194,14 +198,14 @@ impl Frame {
         let nesting = &self.nesting;
         while let Some(Aside { guest, step }) = nesting.aside.get() {
             let mut polled = Poll::Pending;
-            // SAFETY: it lies on the stack, which is not entered but by nested calls, until `aside` is taken back.
+            // SAFETY: the guest lies on the stack, which only nested calls enter until `aside` is cleared.
             aside.step_aside(|| polled = unsafe { step(guest, self) });
             let goes_back = nesting.back.take();
             match (polled, nesting.has_nested()) {
                 (Poll::Pending, true) => return,
-                // Gone, with the nested call's future or without. The guest that it left behind is in the way for ever.
+                // The host future is gone, but the nested guest is still on the stack, and blocks it forever.
                 (Poll::Ready(()), true) => return nesting.lost.set(true),
-                // Not every poll of the host function's future polls the nested call's.
+                // The host function's future may be polled without polling the nested call's.
                 (Poll::Pending, false) if !goes_back && nesting.is_wanted() => return,
                 (Poll::Pending, false) if !goes_back => return nesting.aside.set(None),
                 (_, false) => nesting.aside.set(None),
@@ -215,7 +219,7 @@ impl Frame {
 ///
 /// # Safety
 ///
-/// `guest` is a valid `Guest<F>` that nobody else uses meanwhile, waiting on the stack of this frame.
+/// `guest` is a valid `Guest<F>` that waits on the stack of this frame, and nobody else uses it in the meantime.
 unsafe fn step<F: Future>(guest: *mut (), frame: &Frame) -> Poll<()> {
     // SAFETY: up to the caller.
     let guest = unsafe { &mut *guest.cast::<Guest<'_, F>>() };
@@ -228,10 +232,11 @@ unsafe fn step<F: Future>(guest: *mut (), frame: &Frame) -> Poll<()> {
             Err(payload) => guest.outcome = Some(Err(payload)),
         }
     }
-    // Here, because the nested call's future, if it is still there, enters the stack to cancel its guest.
+    // The future is dropped here, because a nested call's future that is still in it enters the stack to cancel its
+    // guest.
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| guest.future.set(None))) {
         match &guest.outcome {
-            // Its destructor may panic.
+            // The payload's destructor may panic.
             Some(Err(_)) => mem::forget(payload),
             _ => guest.outcome = Some(Err(payload)),
         }

@@ -1,4 +1,4 @@
-//! Keeping the addresses of thread-local variables away from switches to another thread.
+//! Keeps the addresses of thread-local variables away from switches to another thread.
 #![expect(unsafe_code, reason = "what is in a pinned value is pinned with it")]
 
 use std::future::Future;
@@ -8,9 +8,10 @@ use std::task::{Context, Poll};
 
 /// A future that is polled and dropped in functions of their own.
 ///
-/// The compiler takes the address of a thread-local variable for the same all through a function, and may keep it in a
-/// register. A function in which a stack is suspended, and goes on on another thread, must therefore have no use of such a
-/// variable inlined into it, on either side of the switch: not in a poll, nor in a destructor.
+/// The compiler assumes that a thread-local variable has the same address throughout a function, and may keep that
+/// address in a register. If a stack is suspended in a function and continues on another thread, the function must not
+/// have any use of such a variable inlined into it, before or after the switch. This applies to polls and to
+/// destructors.
 pub(crate) struct OutOfLine<F>(ManuallyDrop<F>);
 
 impl<F: Future> OutOfLine<F> {
@@ -25,7 +26,7 @@ impl<F: Future> Future for OutOfLine<F> {
 
     #[inline(never)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        // SAFETY: the future is pinned with this, and never moved out; `drop` below drops it where it is.
+        // SAFETY: the future is pinned together with this. It is never moved out, and `drop` below drops it in place.
         let future = unsafe { self.map_unchecked_mut(|this| &mut *this.0) };
         future.poll(cx)
     }
@@ -34,7 +35,7 @@ impl<F: Future> Future for OutOfLine<F> {
 impl<F> Drop for OutOfLine<F> {
     #[inline(never)]
     fn drop(&mut self) {
-        // SAFETY: only here, and this is not used afterwards.
+        // SAFETY: this is the only place that drops it, and nothing uses it afterwards.
         unsafe { ManuallyDrop::drop(&mut self.0) };
     }
 }

@@ -1,4 +1,4 @@
-//! Stacks for many tasks: a bounded number, reused, waited for in order.
+//! A bounded number of stacks that many tasks share and reuse. Tasks wait for them in line.
 
 use crate::stack::available::DefaultStack;
 use crate::stack::check_size;
@@ -9,13 +9,16 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A bounded pool of stacks, shared by its clones, on any number of threads.
+/// A bounded pool of stacks. Its clones share the stacks, on any number of threads.
 ///
-/// It bounds how many calls are in flight, and so how much address space and memory they take: who finds all stacks in
-/// use waits for one. Stacks are made when they are first needed, reused by whoever comes next, the one used last first,
-/// and kept until the pool, its clones and all stacks taken from it are dropped, or until [`shrink_to`](Self::shrink_to) is called.
+/// The pool bounds how many calls are in flight, and so how much address space and memory they take. A task that finds
+/// all stacks in use waits for one.
 ///
-/// A task that holds a stack and waits for another can wait for ever, if all the others do the same: give calls within
+/// The pool makes a stack when it is first needed, and then reuses it: the next task gets the stack that was used last.
+/// It keeps its stacks until [`shrink_to`](Self::shrink_to) is called, or until the pool, its clones and all stacks
+/// taken from it are dropped.
+///
+/// A task that holds one stack and waits for another can deadlock, if all other tasks do the same. Give calls within
 /// calls a pool of their own, or use [`try_get`](Self::try_get).
 ///
 /// # Examples
@@ -51,33 +54,34 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// ```
 pub struct Pool<S: Stack = DefaultStack>(Arc<Shared<S>>);
 
-/// How many stacks a [`Pool`] has, and how many wait for one, from [`Pool::counts`].
+/// How many stacks a [`Pool`] has, and how many tasks wait for one. From [`Pool::counts`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolCounts {
-    /// How many stacks are ready to be used.
+    /// How many stacks are idle.
     pub idle: usize,
-    /// How many are in use, being made, or given to a task that has yet to look.
+    /// How many stacks are in use, are being made, or were handed to a task that has not been polled since.
     pub in_use: usize,
-    /// How many were ever made.
+    /// How many stacks were made so far.
     pub created: usize,
-    /// The greatest `in_use` so far.
+    /// The highest value of `in_use` so far.
     pub peak: usize,
-    /// How many tasks wait for a stack.
+    /// How many tasks are waiting for a stack.
     pub waiting: usize,
 }
 
-/// A stack of a [`Pool`], which it goes back to when this is dropped: to whoever has waited longest, if anybody has.
+/// A stack of a [`Pool`]. Dropping it returns the stack to the pool, which hands it to the task that has waited
+/// longest, if any.
 ///
-/// It is handed on as it was left: with what [`Stack::set_ambient`] has set, say. One that is forgotten counts as in
-/// use for ever.
+/// The next owner gets the stack as it was left, including what [`Stack::set_ambient`] has set. A stack that is
+/// forgotten counts as in use forever.
 #[must_use = "dropped, the stack goes back to its pool at once"]
 pub struct PooledStack<S: Stack = DefaultStack>(Place<S>);
 
 struct Shared<S> {
-    /// The greatest number of stacks in use.
+    /// The largest number of stacks in use.
     max: usize,
-    /// The size of each, in bytes.
+    /// The size of each stack, in bytes.
     size: usize,
     state: Mutex<State<S>>,
 }
@@ -87,21 +91,21 @@ struct State<S> {
     in_use: usize,
     created: usize,
     peak: usize,
-    /// Those who wait for a place, by the order in which they came. There are none unless all places are taken.
+    /// The tasks that wait for a place, in the order of their arrival. Empty unless all places are taken.
     waiting: BTreeMap<u64, oneshot::Sender<Place<S>>>,
-    /// The number of the next one.
+    /// The number that the next task to wait will get.
     next: u64,
 }
 
-/// The right to use one stack, and the stack, once it is made. Handed to the next in line when dropped, be it in the
-/// hands of somebody who was given it and has gone away since.
+/// The right to use one stack, and the stack itself once it is made. When it is dropped, the next task in line gets it.
+/// This also holds if a waiter was handed a place and is dropped before it takes it.
 struct Place<S> {
     stack: Option<S>,
     pool: Arc<Shared<S>>,
 }
 
 impl<S: Stack> Pool<S> {
-    /// A pool of at most `max` stacks of `size` bytes each. None is made yet.
+    /// Makes a pool of at most `max` stacks of `size` bytes each. It contains no stack yet.
     ///
     /// # Errors
     ///
@@ -115,16 +119,17 @@ impl<S: Stack> Pool<S> {
         Ok(Self(Arc::new(Shared { max, size, state: Mutex::new(state) })))
     }
 
-    /// A stack, as soon as one is not in use. Those who wait are served in the order of their first polls.
+    /// Takes a stack out of the pool, and waits until one is free. Waiting tasks are served in the order of their first
+    /// polls.
     ///
     /// # Errors
     ///
-    /// Those of [`Stack::new`], if a stack must be made and cannot. The next in line then tries its luck.
+    /// Those of [`Stack::new`], if the pool must make a stack and cannot. The next task in line then tries.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, this gives up its turn; a stack that it was already given goes to the next in line. Neither
-    /// polled nor dropped, it keeps what it was given from all others.
+    /// Dropping this future gives up the turn. If it was already handed a stack, the stack goes to the next task in
+    /// line. A future that was handed a stack, and is neither polled nor dropped, keeps the stack from everybody else.
     pub async fn get(&self) -> Result<PooledStack<S>, Error> {
         let taken = {
             let mut state = self.0.lock();
@@ -138,31 +143,31 @@ impl<S: Stack> Pool<S> {
         place.made()
     }
 
-    /// A stack, unless all are in use.
+    /// Takes a stack out of the pool, unless all are in use.
     ///
     /// # Errors
     ///
-    /// Those of [`Stack::new`], if a stack must be made and cannot.
+    /// Those of [`Stack::new`], if the pool must make a stack and cannot.
     pub fn try_get(&self) -> Result<Option<PooledStack<S>>, Error> {
         let place = self.take(&mut self.0.lock());
         place.map(Place::made).transpose()
     }
 
-    /// How many stacks there are just now, and how many wait for one.
+    /// Returns how many stacks there are right now, and how many tasks wait for one.
     pub fn counts(&self) -> PoolCounts {
         let State { idle, in_use, created, peak, waiting, .. } = &*self.0.lock();
         PoolCounts { idle: idle.len(), in_use: *in_use, created: *created, peak: *peak, waiting: waiting.len() }
     }
 
-    /// Drops idle stacks until at most `idle` are left, those that were used least recently first. Stacks that are in use are
-    /// not touched, and come back to the pool.
+    /// Drops idle stacks until at most `idle` are left, the least recently used first. Stacks in use are not affected,
+    /// and still return to the pool.
     ///
-    /// After a peak, this gives memory back. What is dropped is made anew when it is needed.
+    /// This releases memory after a peak. The pool makes new stacks when it needs them.
     pub fn shrink_to(&self, idle: usize) {
         let mut state = self.0.lock();
         let spare = state.idle.len().saturating_sub(idle);
         let spare: Vec<S> = state.idle.drain(..spare).collect();
-        // To end a stack takes system calls.
+        // Ending a stack takes system calls, so do it without the lock.
         drop(state);
         drop(spare);
     }
@@ -187,7 +192,7 @@ impl<S: Stack> Pool<S> {
 
 impl<S> Shared<S> {
     fn lock(&self) -> MutexGuard<'_, State<S>> {
-        // Nothing that is done with the lock held panics half-way.
+        // Nothing panics half-way while it holds the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -210,19 +215,20 @@ impl<S> Drop for Place<S> {
             state.idle.extend(self.stack.take());
             return;
         };
-        // Sending runs the waker of whoever waits.
+        // Sending runs the waker of the task that waits, so the lock must be released.
         drop(state);
-        // Comes back from one who has just gone, and by being dropped goes to the next in line.
+        // If the receiver has just gone away, `send` returns the place. Dropping it here hands it to the next in line.
         let _ = sender.send(Self { stack: self.stack.take(), pool: self.pool.clone() });
     }
 }
 
-/// Somebody's turn in the queue, given up when dropped.
+/// A task's turn in the queue. Dropping it gives up the turn.
 struct Turn<'a, S> {
     pool: &'a Shared<S>,
     number: u64,
     receiver: oneshot::Receiver<Place<S>>,
-    /// The other end, once it is off the queue: to be dropped after the receiver, whose task it would wake.
+    /// The sender, once it is off the queue. It must be dropped after the receiver, because otherwise it would wake the
+    /// receiver's task.
     given_up: Option<oneshot::Sender<Place<S>>>,
 }
 

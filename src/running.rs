@@ -1,4 +1,4 @@
-//! The course of a call, from its first poll to its result, on any backend.
+//! The life of a call on any backend, from its first poll to its result.
 #![expect(unsafe_code, reason = "the job and its result cross from one stack to another by pointer")]
 
 use crate::call::{Job, store_id};
@@ -16,11 +16,11 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use wasmtime::StoreContextMut;
 
-/// A call on a stack of the backend `B`, or one yet to begin, or over.
+/// A call on a stack of the backend `B`: not yet begun, suspended, or ended.
 pub(crate) struct Running<'a, B: Backend, T: 'static, J: Job<T>> {
     stack: B,
     state: State<'a, B::Runner, T, J>,
-    /// The store's, set while this is suspended: if it stays so, this was forgotten. A call within another has none.
+    /// The store's flag, set while this is suspended. If it stays set, this was forgotten. A nested call has none.
     suspended: Option<&'a mut bool>,
 }
 
@@ -29,19 +29,19 @@ enum State<'a, Runner, T: 'static, J> {
         store: StoreContextMut<'a, T>,
         job: J,
     },
-    /// The code on the runner's stack has the store.
+    /// The code on the runner's stack owns the store.
     Suspended(Runner),
     Ended,
 }
 
-/// What crosses between the poller and the stack: the way in at the first entry, the way out at the last.
+/// What the poller and the stack exchange: the store and the job at the first entry, the result at the last.
 struct Slot<'a, T: 'static, J: Job<T>> {
     begin: Option<(StoreContextMut<'a, T>, J)>,
     end: Option<thread::Result<Result<J::Output>>>,
 }
 
 impl<'a, B: Backend, T: 'static, J: Job<T>> Running<'a, B, T, J> {
-    /// The caller sees to it that the stack [`Carries`](crate::Carries) `T`, `J` and its output.
+    /// The caller makes sure that the stack [`Carries`](crate::Carries) `T`, `J` and its output.
     #[inline]
     pub(crate) fn new(stack: B, store: StoreContextMut<'a, T>, suspended: Option<&'a mut bool>, job: J) -> Self {
         Self { stack, state: State::New { store, job }, suspended }
@@ -51,17 +51,17 @@ impl<'a, B: Backend, T: 'static, J: Job<T>> Running<'a, B, T, J> {
         matches!(self.state, State::Ended)
     }
 
-    /// What it runs on, while it is suspended.
+    /// The runner, while the call is suspended on it.
     pub(crate) fn suspended_on(&self) -> Option<&B::Runner> {
         if let State::Suspended(runner) = &self.state { Some(runner) } else { None }
     }
 
-    /// The store, if the call has not begun.
+    /// The store, if the call has not begun yet.
     pub(crate) fn new_store(&self) -> Option<&StoreContextMut<'a, T>> {
         if let State::New { store, .. } = &self.state { Some(store) } else { None }
     }
 
-    /// Runs the job right here, on whatever stack this is, if it has not begun.
+    /// If the call has not begun yet, runs the job right here, on the current stack.
     #[cfg(feature = "thread-backend")]
     pub(crate) fn run_here(&mut self) -> Option<Result<J::Output>> {
         match mem::replace(&mut self.state, State::Ended) {
@@ -73,7 +73,7 @@ impl<'a, B: Backend, T: 'static, J: Job<T>> Running<'a, B, T, J> {
         }
     }
 
-    /// Gets a runner ready for the first poll.
+    /// Prepares a runner for the first poll.
     fn prepare(&mut self, store: &StoreContextMut<'a, T>) -> Result<B::Runner, Error> {
         let runner = self.stack.take(store.engine())?;
         let frame = B::frame(&runner);
@@ -82,10 +82,10 @@ impl<'a, B: Backend, T: 'static, J: Job<T>> Running<'a, B, T, J> {
         Ok(runner)
     }
 
-    /// Enters the stack and sees how it was left.
+    /// Enters the stack, and then checks whether the call has ended or was suspended.
     ///
-    /// Inlined, as are the ways into the stack: the processor mispredicts the return from each function between the switch
-    /// and the poller.
+    /// This is inlined, and so are the functions that enter the stack, because the processor mispredicts the return
+    /// from each function between the switch and the poller.
     #[inline(always)]
     fn stretch(
         &mut self,
@@ -93,13 +93,13 @@ impl<'a, B: Backend, T: 'static, J: Job<T>> Running<'a, B, T, J> {
         waker: Option<&Waker>,
         begin: Option<(StoreContextMut<'a, T>, J)>,
     ) -> Poll<Result<J::Output>> {
-        // Not to be dropped before the call has ended, come what may.
+        // Must not be dropped before the call has ended, whatever happens.
         let mut runner = ManuallyDrop::new(runner);
         let mut slot = Slot::<T, J> { begin, end: None };
         B::frame(&runner).set_stretch(ptr::from_mut(&mut slot).cast(), waker);
-        // SAFETY: slot and waker outlive this call of `enter`; the slot has the type that `run`, which `prepare` set with
-        // the same `T` and `J`, takes it to have. An unfinished runner goes into `State::Suspended`, from where it is
-        // only taken to be entered again.
+        // SAFETY: slot and waker outlive this call of `enter`. The slot has the type that `run` expects, because
+        // `prepare` set `run` with the same `T` and `J`. An unfinished runner goes into `State::Suspended`, and is only
+        // taken from there to be entered again.
         unsafe { B::enter(&mut runner) };
         if let Some(suspended) = &mut self.suspended {
             **suspended = slot.end.is_none();
@@ -114,22 +114,22 @@ impl<'a, B: Backend, T: 'static, J: Job<T>> Running<'a, B, T, J> {
         };
         let runner = ManuallyDrop::into_inner(runner);
         B::frame(&runner).end();
-        // SAFETY: taken out of this stack by `prepare`.
+        // SAFETY: `prepare` took the runner out of this stack.
         unsafe { self.stack.put_back(runner) };
         Poll::Ready(end.unwrap_or_else(|payload| panic::resume_unwind(payload)).map_err(explained))
     }
 }
 
-/// Runs on the stack: takes the job out of the slot, does it, and puts its result there.
+/// Runs on the stack: takes the job out of the slot, runs it, and puts its result into the slot.
 ///
 /// # Safety
 ///
-/// The frame's slot is a valid `Slot<T, J>` whenever this runs; it may be another one after each suspension.
+/// The frame's slot is a valid `Slot<T, J>` whenever this runs. It may be another slot after each suspension.
 unsafe fn run<T: 'static, J: Job<T>>(frame: &Frame) {
-    // SAFETY: valid, and nobody else uses it while this runs.
+    // SAFETY: the slot is valid, and nobody else uses it while this runs.
     let begin = unsafe { (*frame.slot().cast::<Slot<'_, T, J>>()).begin.take() };
     let end = begin.map(|(store, job)| panic::catch_unwind(AssertUnwindSafe(|| job.run(store))));
-    // SAFETY: as above; this is the slot of the last entry.
+    // SAFETY: the slot is valid, and nobody else uses it while this runs. It is the slot of the last entry.
     unsafe { (*frame.slot().cast::<Slot<'_, T, J>>()).end = end };
 }
 
@@ -148,23 +148,23 @@ impl<B: Backend, T: 'static, J: Job<T>> Future for Running<'_, B, T, J> {
     }
 }
 
-// Nothing in a call is pinned: the job is moved onto the stack before it runs.
+// Nothing in a call is pinned, because the job is moved onto the stack before it runs.
 impl<B: Backend, T: 'static, J: Job<T>> Unpin for Running<'_, B, T, J> {}
 
 impl<B: Backend, T: 'static, J: Job<T>> Drop for Running<'_, B, T, J> {
     fn drop(&mut self) {
         let State::Suspended(runner) = mem::replace(&mut self.state, State::Ended) else { return };
         B::frame(&runner).cancel();
-        // With nothing left that suspends, one stretch reaches the end.
+        // Nothing suspends any more, so one entry reaches the end.
         let panicked = panic::catch_unwind(AssertUnwindSafe(|| {
             let end = self.stretch(runner, None, None);
             debug_assert!(end.is_ready(), "a cancelled call suspended");
         }));
-        // A call that is left suspended all the same is forgotten: its memory must stay as it is.
+        // If the call is suspended nevertheless, it is forgotten, because its memory must stay as it is.
         mem::forget(mem::replace(&mut self.state, State::Ended));
         match panicked {
             Ok(()) => {}
-            // Dropped, it could panic once more.
+            // Dropping the payload could panic again.
             Err(payload) if thread::panicking() => mem::forget(payload),
             Err(payload) => panic::resume_unwind(payload),
         }

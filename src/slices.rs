@@ -1,4 +1,4 @@
-//! Time slices: guests that compute for long let other tasks run in between.
+//! Time slices: a guest that computes for a long time lets other tasks run in between.
 
 use crate::call::store_id;
 use crate::frame::Frame;
@@ -9,24 +9,26 @@ use std::future::Future;
 use std::pin::pin;
 use wasmtime::UpdateDeadline;
 
-/// Time slices, on targets with atomics of 64 bits, which epochs need.
+/// Time slices. They exist on targets with 64-bit atomics, which epochs need.
 ///
-/// The engine must have [`Config::epoch_interruption`](wasmtime::Config::epoch_interruption) on, something must call
-/// [`Engine::increment_epoch`](wasmtime::Engine::increment_epoch) every few milliseconds, and the first deadline is set by
-/// [`set_epoch_deadline`](wasmtime::Store::set_epoch_deadline).
+/// Time slices need three things: an engine with [`Config::epoch_interruption`](wasmtime::Config::epoch_interruption),
+/// something that calls [`Engine::increment_epoch`](wasmtime::Engine::increment_epoch) every few milliseconds, and a
+/// first deadline, set by [`set_epoch_deadline`](wasmtime::Store::set_epoch_deadline).
 impl<T: 'static> Store<T> {
-    /// When the store's epoch deadline is reached, wakes the task, suspends the guest's stack once, and goes on with a
-    /// deadline `delta` epochs after the current one.
+    /// Makes the guest yield when the store's epoch deadline is reached: wakes the task, suspends the guest's stack
+    /// once, and then sets the next deadline `delta` epochs after the current one.
     ///
-    /// This replaces `epoch_deadline_callback` and the like. It is for executors that run woken tasks in turn, and look at
-    /// their timers and sockets in between. tokio is none of those:
-    /// [`epoch_deadline_wait_and_update`](Self::epoch_deadline_wait_and_update) says why, and is for it.
+    /// This replaces `epoch_deadline_callback` and similar methods. It is for executors that run woken tasks in turn,
+    /// and that look at their timers and sockets in between. tokio does not: use
+    /// [`epoch_deadline_wait_and_update`](Self::epoch_deadline_wait_and_update) there, which explains why.
     ///
     /// # Errors
     ///
-    /// A guest that reaches its deadline traps with [`Error::NotOnStack`](crate::Error::NotOnStack) if it was not entered
-    /// on a stack of this crate, with [`Error::Cancelled`](crate::Error::Cancelled) if its call was dropped, and with
-    /// [`Error::ForeignFrames`](crate::Error::ForeignFrames) where its stack does not suspend what lies on it.
+    /// A guest that reaches its deadline traps
+    ///
+    /// - with [`Error::NotOnStack`](crate::Error::NotOnStack) if it was not entered on a stack of this crate;
+    /// - with [`Error::Cancelled`](crate::Error::Cancelled) if its call was dropped;
+    /// - with [`Error::ForeignFrames`](crate::Error::ForeignFrames) if its stack holds frames that it does not suspend.
     ///
     /// # Examples
     ///
@@ -77,43 +79,45 @@ impl<T: 'static> Store<T> {
         });
     }
 
-    /// When the store's epoch deadline is reached, waits for a future that `wait` makes, with the guest's stack suspended
-    /// while it is pending, and goes on with a deadline `delta` epochs after the current one.
+    /// Makes the guest wait when the store's epoch deadline is reached: calls `wait`, suspends the guest's stack until
+    /// the future that it returns is ready, and then sets the next deadline `delta` epochs after the current one.
     ///
-    /// This replaces `epoch_deadline_callback` and the like. The future decides who runs meanwhile, so it should be the
-    /// executor's own way to yield:
+    /// This replaces `epoch_deadline_callback` and similar methods. The future decides which tasks run in the meantime,
+    /// so use the executor's own way to yield:
     ///
     /// | executor | `wait` |
     /// |---|---|
     /// | tokio | `tokio::task::yield_now` |
     /// | tokio, on a `ThreadStack` | `\|\| tokio::time::sleep(Duration::from_millis(1))`: its futures are polled on the stack's own thread, where `yield_now` can only wake the task |
-    /// | those that run tasks in turn: `LocalPool` and `ThreadPool` of futures, async-executor, smol | none: [`epoch_deadline_suspend_and_update`](Self::epoch_deadline_suspend_and_update) |
+    /// | executors that run tasks in turn: `LocalPool` and `ThreadPool` of futures, async-executor, smol | none: [`epoch_deadline_suspend_and_update`](Self::epoch_deadline_suspend_and_update) |
     ///
-    /// tokio runs tasks that are ready, and looks at timers and sockets when none is left, or after 61 of them. A task that
-    /// wakes itself is ready at once, so with a few guests that compute, all timers and sockets of the thread are late by
-    /// 61 slices. `tokio::task::yield_now` has the task woken after the next look at them.
+    /// tokio runs tasks that are ready, and looks at timers and sockets when none is left, or after 61 tasks. A task
+    /// that wakes itself is ready at once. So with a few guests that compute, all timers and sockets of the thread
+    /// would be late by 61 slices. `tokio::task::yield_now` makes tokio look at them first, and wakes the task
+    /// afterwards.
     ///
-    /// A future that is ready at once suspends nothing. It may also make the guest pause for longer than others need: a
-    /// semaphore that bounds how many guests compute at a time, or a timer for one that has used up its share.
+    /// A future that is ready at once suspends nothing. The future may also pause the guest for longer than other tasks
+    /// need: a semaphore bounds how many guests compute at the same time, and a timer slows down a guest that has used
+    /// up its share.
     ///
     /// # Errors
     ///
-    /// Those of a guest with
+    /// A guest traps with the same errors as with
     /// [`epoch_deadline_suspend_and_update`](Self::epoch_deadline_suspend_and_update).
     ///
     /// # Panics
     ///
-    /// A panic of `wait` or of its future goes on through the guest, and comes out of the call's `poll`. The
-    /// store has no time slices then, until they are set anew.
+    /// A panic of `wait` or of its future propagates through the guest and out of the call's `poll`. After that, the
+    /// store has no time slices until you set them again.
     ///
     /// # Cancel safety
     ///
-    /// A call that is dropped while it waits here drops the future, and its guest unwinds with
+    /// If the call is dropped while it waits here, the future is dropped, and the guest unwinds with
     /// [`Error::Cancelled`](crate::Error::Cancelled).
     ///
     /// # Examples
     ///
-    /// A guest that would never end, beside a timer on the same thread:
+    /// A guest that would never end, next to a timer on the same thread:
     ///
     /// ```
     /// use std::time::Duration;
@@ -151,7 +155,7 @@ impl<T: 'static> Store<T> {
         F: Future<Output = ()> + Send,
     {
         self.epoch_deadline_callback(move |store| {
-            // Polled and dropped out of line, because another thread may go on here.
+            // Polled and dropped out of line, because this code may continue on another thread.
             let future = pin!(Some(OutOfLine::new(wait())));
             let site = Site::host_function(store_id(&store), true);
             Frame::with_current(|frame| frame.block_on::<false, _>(future, site)).map_err(Error::into_trap)?;

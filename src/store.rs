@@ -1,21 +1,23 @@
-//! The store: wasmtime's, and whether a call is suspended in it.
+//! The store: wasmtime's store, and whether a call is suspended in it.
 
 use std::fmt;
 use std::mem;
 use std::ops::{Deref, DerefMut};
 use wasmtime::{AsContext, AsContextMut, Engine, StoreContext, StoreContextMut};
 
-/// A [`wasmtime::Store`] for calls on stacks, which is used like one: it dereferences to it, and is a context for wasmtime's
-/// functions.
+/// A [`wasmtime::Store`] for calls on stacks.
 ///
-/// Calls borrow it until they end or are dropped. Within a call, host functions have a [`Caller`](wasmtime::Caller), and call
-/// guests of the same store with that: by [`AsyncFunc::call_within`](crate::AsyncFunc::call_within) and its like, which may
-/// wait, or by wasmtime's own `func.call(&mut caller, …)`.
+/// Use it like wasmtime's store: it dereferences to one, and works as a context for wasmtime's functions.
+///
+/// A call borrows the store until the call ends or is dropped. During a call, host functions have a
+/// [`Caller`](wasmtime::Caller) instead. They use it to call guests of the same store: with
+/// [`AsyncFunc::call_within`](crate::AsyncFunc::call_within) and similar methods, which may wait, or with wasmtime's
+/// own `func.call(&mut caller, …)`.
 ///
 /// # Forgetting
 ///
-/// A suspended call that is forgotten ([`mem::forget`], a leaked `Box`, a cycle of `Rc`) is inside its store for ever. The
-/// store is lost then: any use of it panics, but for `Debug`, and dropping it leaves its memory as it is.
+/// A suspended call that is forgotten ([`mem::forget`], a leaked `Box`, a cycle of `Rc`) stays inside its store
+/// forever. From then on the store is lost: every use except `Debug` panics, and dropping it leaks its memory.
 ///
 /// # Examples
 ///
@@ -31,9 +33,9 @@ use wasmtime::{AsContext, AsContextMut, Engine, StoreContext, StoreContextMut};
 /// # Ok::<(), wasmtime::Error>(())
 /// ```
 pub struct Store<T: 'static> {
-    /// `None` only while this is being taken apart.
+    /// `None` only while `into_inner` or `drop` takes this apart.
     inner: Option<wasmtime::Store<T>>,
-    /// Set by a call when it suspends, and taken back when it goes on.
+    /// A call sets this when it suspends, and clears it when it resumes.
     suspended: bool,
 }
 
@@ -43,7 +45,7 @@ impl<T: 'static> Store<T> {
         wasmtime::Store::new(engine, data).into()
     }
 
-    /// wasmtime's store.
+    /// Unwraps wasmtime's store.
     ///
     /// # Panics
     ///
@@ -53,7 +55,7 @@ impl<T: 'static> Store<T> {
         self.inner.take().expect("is there until now")
     }
 
-    /// The store's data.
+    /// Drops the store and returns its data.
     ///
     /// # Panics
     ///
@@ -62,7 +64,7 @@ impl<T: 'static> Store<T> {
         self.into_inner().into_data()
     }
 
-    /// For a call: wasmtime's store, and the flag that says whether the call is suspended.
+    /// Returns what a call needs: wasmtime's store, and the flag that says whether the call is suspended.
     #[inline]
     pub(crate) fn enter(&mut self) -> (StoreContextMut<'_, T>, &mut bool) {
         self.check();
@@ -71,7 +73,7 @@ impl<T: 'static> Store<T> {
 
     #[inline]
     fn check(&self) {
-        /// Of no type, so that there is one.
+        /// Not generic, so that the program has it only once.
         #[cold]
         #[track_caller]
         fn lost() -> ! {
@@ -135,7 +137,7 @@ impl<T: 'static> AsContextMut for Store<T> {
 impl<T: 'static> Drop for Store<T> {
     fn drop(&mut self) {
         if self.suspended {
-            // The frames of the forgotten call are inside.
+            // The frames of the forgotten call still refer to the store.
             mem::forget(self.inner.take());
         }
     }
@@ -151,9 +153,9 @@ impl<T: fmt::Debug + 'static> fmt::Debug for Store<T> {
     }
 }
 
-/// The store of a call: `&mut` a [`Store`] of this crate.
+/// What a call takes as its store: `&mut` a [`Store`] of this crate.
 ///
-/// Code that is generic over the stack, or wraps stores of its own, may ask for it or implement it.
+/// Use it as a bound in code that is generic over the stack. Implement it for a type that wraps a store.
 #[diagnostic::on_unimplemented(
     message = "a call on a stack takes a `wasmtime_async::Store`, and `{Self}` is none",
     label = "not a store of this crate",

@@ -8,25 +8,25 @@ use std::future::Future;
 use std::pin::pin;
 use wasmtime::AsContext;
 
-/// Waits for a future, from synchronous host code that runs on one of this crate's stacks: in the closure of
-/// [`Stack::run`](crate::Stack::run), in a host function that wasm called, in a destructor.
+/// Waits for a future from synchronous host code that runs on one of this crate's stacks: in the closure of
+/// [`Stack::run`](crate::Stack::run), in a host function that wasm called, or in a destructor.
 ///
-/// The future is polled at once; as long as it is pending, the stack is suspended and the call's own future returns
+/// The future is polled at once. As long as it is pending, the stack is suspended and the call's own future returns
 /// [`Poll::Pending`](std::task::Poll::Pending). The future may borrow, and need not be `Send`. A future that is ready
-/// costs a few nanoseconds. (On a `ThreadStack`, after 128 waits in one stretch, this yields first, as [`yield_now`]
-/// does, so that code whose futures are always ready lets others run.)
+/// costs a few nanoseconds. (On a `ThreadStack`, after 128 waits without a suspension, this first yields like
+/// [`yield_now`], so that code whose futures are always ready lets other tasks run.)
 ///
-/// It leaves the frames of synchronous code suspended, which a `ThreadStack` does, and a
-/// [`FiberStack::unchecked`](crate::FiberStack::unchecked). On other stacks the future must be ready when it is first polled:
-/// let an async host function wait instead.
+/// Waiting suspends frames of synchronous code. A `ThreadStack` does that, and so does a
+/// [`FiberStack::unchecked`](crate::FiberStack::unchecked). On other stacks the future must be ready when it is first
+/// polled, so wait in an async host function instead.
 ///
-/// On no stack wait inside a coroutine of another library that could be resumed after the call has ended, nor let a call
-/// suspend the coroutine in which it is polled.
+/// Two things are not allowed on any stack. Do not wait inside a coroutine of another library that could be resumed
+/// after the call has ended. And do not let a call suspend the coroutine in which the call is polled.
 ///
 /// # Errors
 ///
 /// - [`Error::NotOnStack`] if the code does not run on one of this crate's stacks;
-/// - [`Error::Cancelled`] if the call was dropped: now, or before;
+/// - [`Error::Cancelled`] if the call was dropped, either now or before;
 /// - [`Error::ForeignFrames`] if the future is pending and the stack does not suspend synchronous code;
 /// - [`Error::Unwinding`] if the future is pending and this code runs while a panic unwinds the stack.
 ///
@@ -67,11 +67,11 @@ pub fn suspend_until<F: Future>(future: F) -> Result<F::Output, Error> {
     Frame::with_current(|frame| frame.block_on::<true, _>(future, Site::ANYWHERE))
 }
 
-/// Suspends the stack that this code runs on, having woken its task, so that the executor runs other tasks before it
-/// goes on here.
+/// Wakes the task and suspends the stack that this code runs on, so that the executor runs other tasks before this code
+/// continues.
 ///
-/// Like [`suspend_until`], it leaves the frames of synchronous code suspended. In an async host function, await the
-/// executor's own way to yield instead.
+/// Like [`suspend_until`], this suspends frames of synchronous code. In an async host function, await the executor's
+/// own way to yield instead.
 ///
 /// # Errors
 ///
@@ -109,12 +109,12 @@ pub fn yield_now() -> Result<(), Error> {
     Frame::with_current(|frame| frame.yield_now(Site::ANYWHERE))
 }
 
-/// Waits for a future in a synchronous host function, on your word that the function may be suspended: for those that
-/// macros of others generate, with a place for a `block_on` of one's own.
+/// Waits for a future in a synchronous host function that you declare safe to suspend. It is for host functions that
+/// other people's macros generate with a place for a custom `block_on`.
 ///
-/// `store` is the function's [`Caller`](wasmtime::Caller), or another context of the store whose guest called it. A
-/// [`FiberStack`](crate::FiberStack) is suspended if there is nothing else that it does not suspend; on a
-/// [`SendFiberStack`](crate::SendFiberStack) the future must be ready when it is first polled.
+/// `store` is the function's [`Caller`](wasmtime::Caller), or another context of the store whose guest called the
+/// function. A [`FiberStack`](crate::FiberStack) is suspended if it holds no other frames that it does not suspend. On
+/// a [`SendFiberStack`](crate::SendFiberStack), the future must be ready when it is first polled.
 ///
 /// # Errors
 ///
@@ -126,8 +126,8 @@ pub fn yield_now() -> Result<(), Error> {
 ///
 /// # Safety
 ///
-/// Between the guest that called and this call lie only frames that may be suspended: they meet what
-/// [`FiberStack::unchecked`](crate::FiberStack::unchecked) asks of all frames of a call.
+/// All frames between the guest that made the call and this function may be suspended: they meet the requirements that
+/// [`FiberStack::unchecked`](crate::FiberStack::unchecked) has for all frames of a call.
 ///
 /// # Examples
 ///
@@ -139,7 +139,7 @@ pub fn yield_now() -> Result<(), Error> {
 ///
 /// let mut store = Store::new(&Engine::default(), ());
 /// let sleep = Func::wrap(&mut store, |caller: Caller<'_, ()>, ms: u32| -> wasmtime::Result<()> {
-///     // SAFETY: this closure has nothing of the thread.
+///     // SAFETY: this closure keeps nothing in the thread.
 ///     unsafe { suspend_in_host_function(&caller, Delay::new(Duration::from_millis(ms.into()))) }?;
 ///     Ok(())
 /// });

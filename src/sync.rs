@@ -1,9 +1,9 @@
-//! What the state shared by two threads is made of: the cells and locks of std, `parking_lot` and crossbeam, or loom's.
+//! The cells and locks for state that two threads share: those of std, `parking_lot` and crossbeam, or those of loom.
 //!
-//! The only file that knows of loom. Its stand-ins are used by the models in `loom-tests`, which compile the sources of
-//! the thread backend once more, with this file; the library itself never uses them, whichever features are on. Where
-//! the two families differ in their methods, std's side is made to look like loom's (`UnsafeCell::with`) or loom's like
-//! that of `parking_lot` (`Mutex::lock`), so that their users look the same with either.
+//! This is the only file that knows about loom. The models in `loom-tests` compile the sources of the thread backend a
+//! second time, together with this file, and use loom's types. The library itself never does, whatever features are on.
+//! The two families have different methods. Where they differ, std's types get loom's methods (`UnsafeCell::with`), or
+//! loom's types get those of `parking_lot` (`Mutex::lock`), so that code looks the same with either.
 
 #[cfg(not(all(test, feature = "loom")))]
 pub(crate) use real::*;
@@ -37,7 +37,7 @@ mod real {
         }
     }
 
-    /// A thread-local cell with a constant for its first value.
+    /// A thread-local cell whose first value is a constant.
     macro_rules! thread_cell {
         ($(#[$attr:meta])* static $name:ident: $type:ty = $init:expr;) => {
             thread_local! {
@@ -109,7 +109,7 @@ mod model {
     }
     pub(crate) use thread_cell;
 
-    /// Starts a thread. It has whatever stack loom gives it; none is to be had with `usize::MAX` bytes.
+    /// Starts a thread. Loom decides the size of its stack. With `usize::MAX` bytes this fails.
     pub(crate) fn spawn(size: usize, f: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
         if size == usize::MAX {
             return Err(std::io::ErrorKind::OutOfMemory.into());
@@ -119,13 +119,13 @@ mod model {
         Ok(())
     }
 
-    // Loom runs all threads of a model on the thread of its test, so that std's thread-local cells are the model's.
+    // Loom runs all threads of a model on the thread of its test, so a thread-local cell of std belongs to the model.
     std::thread_local! {
         static STARTED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
         static FOR_NO_REASON: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
     }
 
-    /// How many threads were started by [`spawn`] since this was last asked.
+    /// How many threads [`spawn`] has started since the last call of this function.
     pub(crate) fn threads_started() -> u32 {
         STARTED.take()
     }
@@ -138,7 +138,7 @@ mod model {
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
-    /// Always `Some`, but for the time that a condition variable takes it.
+    /// Always `Some`, except while a condition variable has taken it.
     pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
 
     impl<T> Mutex<T> {
@@ -186,7 +186,7 @@ mod model {
         }
     }
 
-    /// What the cache needs of crossbeam-channel.
+    /// The part of crossbeam-channel that the cache needs.
     pub(crate) mod channel {
         pub(crate) use crossbeam_channel::{RecvError, RecvTimeoutError, SendError};
 
@@ -208,7 +208,7 @@ mod model {
         pub(crate) struct Sender<T>(Arc<Channel<T>>);
         pub(crate) struct Receiver<T>(Arc<Channel<T>>);
 
-        /// A channel whose bound is not checked: the models would show a sender that it blocks as a deadlock of theirs.
+        /// A channel that does not check its bound. Otherwise a blocked sender would look like a deadlock of the model.
         pub(crate) fn bounded<T>(_bound: usize) -> (Sender<T>, Receiver<T>) {
             let state = Mutex::new(State { queue: VecDeque::new(), sender: true, receiver: true });
             let channel = Arc::new(Channel { state, changed: Condvar::new() });
@@ -242,8 +242,8 @@ mod model {
                 }
             }
 
-            /// Time never passes, or, with a limit of zero, is over whenever this comes to look. Loom delays threads
-            /// at will, so the latter is any moment.
+            /// Time never passes, except that a limit of zero has always expired. Because loom delays threads at will,
+            /// that covers every moment.
             pub(crate) fn recv_timeout(&self, limit: Duration) -> Result<T, RecvTimeoutError> {
                 if limit > Duration::ZERO {
                     return self.recv().map_err(|RecvError| RecvTimeoutError::Disconnected);

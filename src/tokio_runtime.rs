@@ -1,21 +1,22 @@
-//! The current tokio runtime, carried from one thread to another.
+//! Carries the current tokio runtime from one thread to another.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::task::{Context, Waker};
 use tokio::runtime::Handle;
 
-/// Carries the current tokio runtime of the thread that calls this over to the thread that calls what this returns. There it is
-/// current until what that returns is dropped.
+/// Captures the current tokio runtime of the calling thread. Calling the result makes this runtime current on the
+/// thread that calls it, until the returned value is dropped.
 ///
-/// It is for [`Stack::set_ambient`](crate::Stack::set_ambient). With it, the timers, sockets and `tokio::spawn` of the
-/// poller's runtime work in host functions. Other stacks need nothing: their host functions run on the poller's thread.
+/// Use it with [`Stack::set_ambient`](crate::Stack::set_ambient) on a `ThreadStack`. Then the timers, sockets and
+/// `tokio::spawn` of the poller's runtime work in host functions. Other stacks do not need it, because their host
+/// functions run on the poller's thread.
 ///
-/// Do not keep a guard of `tokio::runtime::Handle::enter` while the stack is suspended: tokio panics when guards are dropped in
-/// another order than they were made.
+/// Do not keep a guard of `tokio::runtime::Handle::enter` while the stack is suspended. tokio panics if guards are not
+/// dropped in the reverse order of their creation.
 ///
-/// Do not call `tokio::runtime::Handle::block_on` in host functions: on a runtime with one thread it hangs, because that thread
-/// is the poller's, which stands still meanwhile.
+/// Do not call `tokio::runtime::Handle::block_on` in host functions. On a runtime with one thread it hangs, because
+/// that thread is the poller's, which stands still in the meantime.
 ///
 /// # Examples
 ///
@@ -34,7 +35,7 @@ use tokio::runtime::Handle;
 /// # Ok::<(), wasmtime::Error>(())
 /// ```
 ///
-/// Together with something else:
+/// Together with other state:
 ///
 /// ```
 /// # use wasmtime_async::{DEFAULT_STACK_SIZE, Stack, ThreadStack, tokio_runtime};
@@ -56,9 +57,9 @@ pub fn tokio_runtime() -> impl FnOnce() -> Option<EnteredRuntime> + Send + 'stat
     move || handle.map(EnteredRuntime::new)
 }
 
-/// A tokio runtime that is the current one of this thread until this is dropped. See [`tokio_runtime`].
+/// A tokio runtime that is current on this thread until this is dropped. See [`tokio_runtime`].
 pub struct EnteredRuntime {
-    /// Holds both the handle and the guard that borrows it, which no struct could.
+    /// Holds both the handle and the guard that borrows it, which no struct could do.
     _entered: Pin<Box<dyn Future<Output = ()>>>,
 }
 

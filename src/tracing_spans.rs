@@ -1,4 +1,4 @@
-//! Spans of `tracing` that go with a call, from one stretch of it to the next.
+//! Spans of `tracing` that stay with a call from one stretch to the next.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ThreadId};
@@ -6,19 +6,18 @@ use tracing::dispatcher::{self, DefaultGuard};
 use tracing::span::EnteredSpan;
 use tracing::{Dispatch, Id, Span};
 
-/// Makes host functions see the span that their call is polled in, and keeps the spans that they enter out of what else runs
-/// while the call is suspended.
+/// Shows host functions the span in which their call is polled, and keeps the spans that they enter away from other
+/// code while the call is suspended.
 ///
-/// It is for [`Stack::set_ambient`](crate::Stack::set_ambient):
+/// Use it with [`Stack::set_ambient`](crate::Stack::set_ambient):
 ///
-/// - A span that code of a call has entered, and not left when the call suspends, is left at once, and entered again when
-///   the call goes on.
-/// - On a `ThreadStack`, which has a thread of its own, the poller's subscriber and current span are those of that thread
-///   while it runs.
+/// - If code of a call has entered a span and the call suspends, the span is left at once, and entered again when the
+///   call resumes.
+/// - A `ThreadStack` has a thread of its own. That thread gets the poller's subscriber and current span while it runs.
 ///
-/// The subscriber must know its current span, as the registry of `tracing-subscriber` does. A future that is made by
-/// `tracing::Instrument` leaves its span by itself whenever it is pending, and needs nothing of this on a stack that runs on the
-/// poller's thread.
+/// The subscriber must know its current span, as the registry of `tracing-subscriber` does. A future made by
+/// `tracing::Instrument` leaves its span by itself whenever it is pending, and does not need this on a stack that runs
+/// on the poller's thread.
 ///
 /// # Examples
 ///
@@ -50,22 +49,22 @@ pub fn tracing_spans() -> impl Fn() -> CapturedSpans + Send + Sync + 'static {
     }
 }
 
-/// What [`tracing_spans`] captures whenever a call is polled: enters the spans where it is called.
+/// What [`tracing_spans`] captures whenever a call is polled. Calling it enters the spans on the current thread.
 pub type CapturedSpans = Box<dyn FnOnce() -> EnteredSpans + Send>;
 
-/// The spans of a call, entered until this is dropped. See [`tracing_spans`].
+/// The spans of a call. They are entered until this is dropped. See [`tracing_spans`].
 #[derive(Debug)]
 pub struct EnteredSpans {
-    /// The current span without those of the call.
+    /// The current span outside of the call's own spans.
     base: Option<Id>,
-    /// Where those of the call go when this is dropped.
+    /// Where the call's spans go when this is dropped.
     away: Arc<Mutex<Vec<Away>>>,
-    // Left in this order, after the call's.
+    // Left in this order, after the call's spans.
     _span: Option<EnteredSpan>,
     _dispatch: Option<DefaultGuard>,
 }
 
-/// What the thread has that polls the call.
+/// The state of the polling thread.
 struct Poller {
     thread: ThreadId,
     dispatch: Dispatch,
@@ -85,7 +84,7 @@ impl EnteredSpans {
         let default = elsewhere.then(|| dispatcher::set_default(&poller.dispatch));
         let span = elsewhere.then(|| poller.span.entered());
         let base = current().map(|Away { id, .. }| id);
-        // The one that was left last is the outermost.
+        // The span that was left last is the outermost.
         while let Some(Away { dispatch, id }) = last(&away) {
             dispatch.enter(&id);
         }

@@ -1,4 +1,4 @@
-//! Calls that end at a time.
+//! Calls that end at a deadline.
 
 use crate::call::{Call, Job};
 use crate::stack::Stack;
@@ -11,32 +11,33 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
-    /// Ends this call when `timer` is ready, wherever its guest is then.
+    /// Ends this call when `timer` is ready, wherever its guest is at that moment.
     ///
-    /// The timer is any future, such as `tokio::time::sleep` or `futures_timer::Delay`, and what it results in does not matter: a
-    /// token of a shutdown will do, too. It is first polled with the call, in the same task.
+    /// The timer can be any future, such as `tokio::time::sleep`, `futures_timer::Delay`, or a shutdown token. Its
+    /// output is ignored. It is first polled together with the call, in the same task.
     ///
-    /// Each poll looks at the timer first. Once it is ready, the guest has no further turn: the call is dropped, which cancels
-    /// it as [`Call`] says, and the result is [`Error::Deadline`]. So a timer that is ready before the first poll runs nothing.
+    /// Each poll looks at the timer first. Once the timer is ready, the guest does not run again: the call is dropped,
+    /// which cancels it as described at [`Call`], and the result is [`Error::Deadline`]. So if the timer is ready at
+    /// the first poll, nothing runs.
     ///
     /// # Guests that compute
     ///
-    /// Nobody looks at a timer while a guest runs. A guest that waits in host functions is stopped there. One that computes
-    /// for longer is stopped at the end of a time slice, if its store has those: see
-    /// [`Store::epoch_deadline_wait_and_update`](crate::Store::epoch_deadline_wait_and_update). Without them it goes on until it
-    /// next waits, or ends.
+    /// Nothing looks at the timer while a guest runs. A guest that waits in host functions is stopped there. A guest
+    /// that computes for longer is stopped at the end of a time slice, if its store has time slices: see
+    /// [`Store::epoch_deadline_wait_and_update`](crate::Store::epoch_deadline_wait_and_update). Without them it runs
+    /// until it next waits, or ends.
     ///
     /// # Errors
     ///
-    /// The result is [`Error::Deadline`] if the timer was ready first, or else that of the call.
+    /// [`Error::Deadline`] if the timer was ready first, otherwise the errors of the call.
     ///
     /// # Panics
     ///
-    /// As [`Call`]: `poll` goes on with a panic of code that is being cancelled, too.
+    /// As [`Call`]. In addition, `poll` propagates a panic of code that is being cancelled.
     ///
     /// # Cancel safety
     ///
-    /// That of [`Call`]. Dropped, this drops the call and then the timer.
+    /// As [`Call`]. Dropping this drops first the call, then the timer.
     ///
     /// # Examples
     ///
@@ -47,7 +48,7 @@ impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
     /// use wasmtime_async::{DEFAULT_STACK_SIZE, DefaultStack, Error, FuncExt, Stack, Store};
     ///
     /// # fn main() -> wasmtime::Result<()> {
-    /// // Time slices, for a guest that does not wait at all.
+    /// // The guest never waits, so it needs time slices.
     /// let engine = Engine::new(Config::new().epoch_interruption(true))?;
     /// let clock = engine.weak();
     /// std::thread::spawn(move || {
@@ -77,10 +78,10 @@ impl<'a, S: Stack, T: 'static, J: Job<T>> Call<'a, S, T, J> {
 }
 
 pin_project! {
-    /// A call that ends at a time, from [`Call::until`].
+    /// A call that ends at a deadline, from [`Call::until`].
     #[must_use = "futures do nothing unless they are awaited or polled"]
     pub struct Until<'a, S: Stack, T: 'static, J: Job<T>, F> {
-        // `None` after the timer was ready.
+        // `None` once the timer was ready.
         call: Option<Call<'a, S, T, J>>,
         #[pin]
         timer: F,
@@ -98,7 +99,7 @@ impl<S: Stack, T: 'static, J: Job<T>, F: Future> Future for Until<'_, S, T, J, F
         if this.timer.poll(cx).is_pending() {
             return Pin::new(call).poll(cx);
         }
-        // May panic, having left `None`.
+        // This may panic, after `take` has left `None`.
         drop(this.call.take());
         Poll::Ready(Err(Error::Deadline.into()))
     }

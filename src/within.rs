@@ -1,4 +1,4 @@
-//! Futures of nested calls: made by a host function, polled by its own future.
+//! Nested calls: futures that a host function makes, and that its own future polls.
 #![expect(unsafe_code, reason = "leaves undropped what cannot be dropped")]
 
 #[cfg(fiber_stack)]
@@ -18,57 +18,57 @@ use wasmtime::AsContextMut;
 #[cfg(feature = "thread-backend")]
 use wasmtime::Trap;
 
-/// A call of the guest by an async host function that it has called: the future that
-/// [`AsyncFunc::call_within`](crate::AsyncFunc::call_within) and its like return.
+/// A nested call: an async host function calls the guest that called it. This is the future that
+/// [`AsyncFunc::call_within`](crate::AsyncFunc::call_within) and similar methods return.
 ///
-/// It is a future as any: a guest that waits in it is suspended, and timeouts, `join!`, `select!` and the like around it work,
-/// also around calls within calls, to any depth. It is `Send` if the store's data is.
+/// It is an ordinary future. A guest that waits in it is suspended. Timeouts, `join!`, `select!` and the like work
+/// around it, and around calls within calls, to any depth. It is `Send` if the store's data is.
 ///
-/// On a `ThreadStack` the call runs within one poll of this future, and suspends the host function with all that surrounds it:
-/// there a timeout is noticed when the nested call has ended.
+/// On a `ThreadStack`, the call runs within one poll of this future. While it waits, it suspends the host function with
+/// everything around the call, so a timeout there is only noticed when the nested call has ended.
 ///
 /// # Errors
 ///
-/// The result is a trap or an error of the nested guest's, or
+/// The result is a trap or an error of the nested guest, or
 ///
-/// - [`Error::NotWithin`] if this is polled by anything but the future of the host function that made it, or from within a call
-///   of another guest, or by an executor that is run within the host function, such as `futures::executor::block_on`;
-/// - [`Error::NoThreadList`] on systems other than Linux and Windows, but on a `ThreadStack`;
-/// - [`Error::ForeignFrames`] if the host function was called by other code than its call's guest, so that something would
-///   have to be suspended that may not be;
-/// - [`Error::Lost`] if a nested call of the same host function, or of one within, was forgotten;
-/// - [`Trap::StackOverflow`](wasmtime::Trap::StackOverflow) if there are so many calls within calls that less than a quarter of
-///   the space for host functions is left.
+/// - [`Error::NotWithin`] if something other than the future of the host function that made this polls it, such as an
+///   executor that the host function runs (`futures::executor::block_on`) or code within a call of another guest;
+/// - [`Error::NoThreadList`] on systems other than Linux and Windows, except on a `ThreadStack`;
+/// - [`Error::ForeignFrames`] if something other than the guest of the call has called the host function, so that
+///   frames would have to be suspended that must not be;
+/// - [`Error::Lost`] if a nested call of the same host function, or of one within it, was forgotten;
+/// - [`Trap::StackOverflow`](wasmtime::Trap::StackOverflow) if calls within calls have left less than a quarter of the
+///   space for host functions.
 ///
-/// While a nested call is under way, and until the host function next waits, guests of compiled code that wasmtime's own
-/// synchronous functions enter from the host function's future trap with
-/// [`Trap::StackOverflow`](wasmtime::Trap::StackOverflow), as soon as they come to a function that looks at its stack.
+/// While a nested call is under way, and afterwards until the host function next waits, its future cannot enter
+/// compiled guests with wasmtime's own synchronous functions. They trap with
+/// [`Trap::StackOverflow`](wasmtime::Trap::StackOverflow) as soon as they reach a function that checks its stack.
 ///
-/// A result is had at the next poll of the host function's future, which follows at once. So where a nested call is raced against
-/// something else, and both are ready in the same poll, the other one wins.
+/// The host function's future gets the result at its next poll, which follows at once. So if a nested call races
+/// against something else, and both become ready in the same poll, the other one wins.
 ///
 /// # Panics
 ///
-/// Goes on with a panic of a host function that the nested guest called.
+/// `poll` propagates a panic of a host function that the nested guest called.
 ///
 /// # Cancel safety
 ///
-/// Dropped while it is suspended, this unwinds the nested guest, as dropping a [`Call`](crate::Call) does, with all calls within
-/// it. The host function goes on.
+/// Dropping this while it is suspended unwinds the nested guest and all calls within it, as dropping a
+/// [`Call`](crate::Call) does. The host function continues.
 ///
 /// # Forgetting
 ///
-/// A nested call that is forgotten while it is suspended lies on the stack above its host function for ever. The whole call ends
-/// with [`Error::Lost`] when the host function does, however that ends, and its store is lost.
+/// A nested call that is forgotten while it is suspended stays on the stack above its host function forever. When the
+/// host function ends, however it ends, the whole call ends with [`Error::Lost`], and its store is lost.
 #[must_use = "futures do nothing unless they are awaited or polled"]
 pub struct CallWithin<'a, T: 'static, J: Job<T>> {
-    /// Not to be dropped where the stack cannot be entered.
+    /// Not dropped where the stack cannot be entered.
     running: ManuallyDrop<Running<'a, Within, T, J>>,
     host: Within,
-    /// How often it was polled and told to wait for the other stack, in one poll of the host function's future.
+    /// How many polls, within one poll of the host function's future, told this to wait for the other stack.
     #[cfg(fiber_stack)]
     put_off: u32,
-    /// What it came to, until the host function's future is polled on the guest's stack again.
+    /// The result, until the host function's future is polled on the guest's stack again.
     #[cfg(fiber_stack)]
     outcome: Option<std::thread::Result<Result<J::Output>>>,
 }
@@ -121,22 +121,22 @@ impl<T: 'static, J: Job<T>> FusedFuture for CallWithin<'_, T, J> {
 
 #[cfg(not(fiber_stack))]
 impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
-    /// What runs in place is never suspended.
+    /// A call that runs in place is never suspended.
     fn can_unwind(&self) -> bool {
         self.running.suspended_on().is_none()
     }
 }
 
-// Nothing in it is pinned, as in `Call`.
+// Like a `Call`, it contains nothing that is pinned.
 impl<T: 'static, J: Job<T>> Unpin for CallWithin<'_, T, J> {}
 
 impl<T: 'static, J: Job<T>> Drop for CallWithin<'_, T, J> {
     fn drop(&mut self) {
         #[cfg(fiber_stack)]
         self.want_no_more();
-        // Elsewhere the stack cannot be entered, so that the call is as good as forgotten.
+        // Where the stack cannot be entered, the call is as good as forgotten.
         if self.can_unwind() {
-            // SAFETY: only here, and not used afterwards.
+            // SAFETY: this is the only place that drops it, and nothing uses it afterwards.
             unsafe { ManuallyDrop::drop(&mut self.running) };
         }
     }

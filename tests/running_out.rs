@@ -1,5 +1,5 @@
-//! When the system has no more memory, mappings or threads to give: the call or the stack that needed them is told, and
-//! everything else goes on. In child processes, with limits of their own.
+//! The system has no more memory, mappings or threads: the call or the stack that needs them gets an error, and
+//! everything else continues. Runs in child processes, with limits of their own.
 #![cfg(all(not(feature = "loom"), target_os = "linux", target_pointer_width = "64"))]
 #![expect(unsafe_code, reason = "takes all mappings that a process may have")]
 
@@ -7,6 +7,7 @@ mod common;
 
 use common::child;
 use common::futures::{finish, poll_once};
+use common::watchdog::{threads, wait_until};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use rustix::param::page_size;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -20,7 +21,7 @@ use wasmtime::{Config, Engine, Func, Instance, Module, Trap, Val};
 use wasmtime_async::{Carries, Error, FuncExt, Stack, Store};
 
 fn alone() -> bool {
-    // Without these, a thread takes address space for a heap of its own, and a panic for what it prints.
+    // Without these, each thread takes address space for its own heap, and each panic takes some for its output.
     child::alone_with(|command| {
         command.env("MALLOC_ARENA_MAX", "1").env("RUST_BACKTRACE", "0");
     })
@@ -34,8 +35,8 @@ fn limits_work() -> bool {
     work
 }
 
-/// From now on the process gets no more of something than 20 stacks of this size take, in bytes, and a half: not too
-/// little, for std ends the process if a new thread has a stack, but no memory for the one that signals are handled on.
+/// Limits the process to the bytes that another 20.5 stacks of this size take. Less would be too little: std ends the
+/// process if a new thread has a stack, but no memory for the stack on which signals are handled.
 fn limit(resource: Resource, used: &str, size: usize) {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let used = status.lines().find_map(|line| line.strip_prefix(used)).unwrap();
@@ -44,7 +45,7 @@ fn limit(resource: Resource, used: &str, size: usize) {
     setrlimit(resource, Rlimit { current: Some(current), ..getrlimit(resource) }).unwrap();
 }
 
-/// A guest that waits, and ends in one way or another.
+/// A guest that waits, and then ends in one of several ways.
 const GUEST: &str = r#"(module
     (import "" "wait" (func $wait (param i32)))
     (func (export "run") (param $n i32) (result i32)
@@ -71,11 +72,11 @@ fn guest(engine: &Engine) -> (Store<()>, Func) {
 
 fn is_out(error: &Error) -> bool {
     let (Error::StackMemory { source, .. } | Error::ThreadSpawn { source, .. }) = error else { return false };
-    // What the system said, and what can be done about it.
+    // The error of the system, and what to do about it.
     source.raw_os_error().is_some() && error.to_string().contains("raise the limits of the process")
 }
 
-/// Makes stacks until there is nothing to make another one from.
+/// Makes stacks until the system cannot provide another one.
 fn exhaust<S: Stack>(size: usize) -> Vec<S> {
     let mut stacks = Vec::new();
     loop {
@@ -90,9 +91,11 @@ fn exhaust<S: Stack>(size: usize) -> Vec<S> {
     }
 }
 
-/// Calls that are in flight go on while there is nothing to be had, each to its own end; stacks can be used; and what
-/// could not be made can be made when something was given back.
-fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> Used) {
+/// While nothing is available, calls in flight continue, each to its own end, and existing stacks work. When something
+/// was released, new stacks can be made again.
+///
+/// If dropping a stack releases its memory at once, a stack in the middle is dropped while nothing is available.
+fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, at_once: bool, use_up: impl Fn() -> Used) {
     let engine = engine();
     let mut places: Vec<_> = (0..5).map(|_| (S::new(size).unwrap(), guest(&engine))).collect();
     let mut spare = guest(&engine);
@@ -112,12 +115,20 @@ fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> 
         assert!(calls.iter_mut().all(|call| poll_once(call).is_pending()));
 
         let (mut store, forgotten_run) = guest(&engine);
+        let running = threads().len();
         let mut neighbours: Vec<_> = (0..5).map(|_| S::new(size).unwrap()).collect();
+        for neighbour in &mut neighbours {
+            // A thread that has not begun would still need memory, without which std ends the process.
+            let (store, run) = &mut spare;
+            finish(run.call_on(neighbour, store, &[Val::I32(0)], &mut [Val::I32(0)])).unwrap();
+        }
         let used = use_up();
-        // From between the others, which may be one mapping to the system.
-        drop(neighbours.remove(2));
+        if at_once {
+            // From between the others. The system may have merged them into one mapping.
+            drop(neighbours.remove(2));
+        }
         let more = exhaust::<S>(size);
-        // A stack whose call is forgotten needs memory, or a thread, anew.
+        // A stack whose call was forgotten needs new memory, or a new thread.
         let (param, mut squared) = ([Val::I32(2)], [Val::I32(0)]);
         let mut forgotten = forgotten_run.call_on(&mut reused, &mut store, &param, &mut squared);
         assert!(poll_once(&mut forgotten).is_pending());
@@ -128,7 +139,7 @@ fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> 
             let error = finish(run.call_on(&mut reused, store, &param, &mut squared)).unwrap_err();
             assert!(error.downcast_ref().is_some_and(is_out), "{error:?}");
         }
-        // One is dropped, one traps, the others return.
+        // One is dropped, one traps, and the others return.
         for (n, mut call) in calls.into_iter().enumerate() {
             match n {
                 0 => drop(call),
@@ -147,7 +158,8 @@ fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> 
             assert_eq!(result[0].unwrap_i32(), n * n);
         }
 
-        drop((used, more));
+        drop((used, more, neighbours));
+        wait_until(|| threads().len() <= running);
         finish(run.call_on(&mut reused, store, &param, &mut squared)).unwrap();
         assert_eq!(squared[0].unwrap_i32(), 4, "round {round}");
     }
@@ -155,14 +167,14 @@ fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, use_up: impl Fn() -> 
 
 /// The tests for one kind of stack.
 macro_rules! runs_out {
-    ($stack:ty) => {
+    ($stack:ty, $at_once:literal) => {
         /// In bytes. Large, so that it takes few to use up what there is.
         const SIZE: usize = 16 << 20;
 
         #[test]
         fn address_space() {
             if super::limits_work() && super::alone() {
-                super::others_go_on::<$stack, _>(SIZE, || {
+                super::others_go_on::<$stack, _>(SIZE, $at_once, || {
                     super::limit(super::Resource::As, "VmSize", SIZE);
                     super::exhaust::<$stack>(SIZE)
                 });
@@ -172,7 +184,7 @@ macro_rules! runs_out {
         #[test]
         fn private_memory() {
             if super::limits_work() && super::alone() {
-                super::others_go_on::<$stack, _>(SIZE, || {
+                super::others_go_on::<$stack, _>(SIZE, $at_once, || {
                     super::limit(super::Resource::Data, "VmData", SIZE);
                     super::exhaust::<$stack>(SIZE)
                 });
@@ -182,7 +194,7 @@ macro_rules! runs_out {
         #[test]
         fn mappings() {
             if super::alone() {
-                super::others_go_on::<$stack, _>(1 << 20, super::Mappings::all);
+                super::others_go_on::<$stack, _>(1 << 20, $at_once, super::Mappings::all);
             }
         }
     };
@@ -190,20 +202,20 @@ macro_rules! runs_out {
 
 #[cfg(fiber_stack)]
 mod fiber {
-    runs_out!(wasmtime_async::FiberStack);
+    runs_out!(wasmtime_async::FiberStack, true);
 }
 
 #[cfg(fiber_stack)]
 mod send_fiber {
-    runs_out!(wasmtime_async::SendFiberStack);
+    runs_out!(wasmtime_async::SendFiberStack, true);
 }
 
 #[cfg(feature = "thread-backend")]
 mod thread {
-    runs_out!(wasmtime_async::ThreadStack);
+    runs_out!(wasmtime_async::ThreadStack, false);
 }
 
-/// All mappings that this process may still have.
+/// All mappings that this process can still get.
 struct Mappings(Vec<(*mut c_void, usize)>);
 
 impl Mappings {
@@ -211,23 +223,23 @@ impl Mappings {
         const PAGES: usize = 100_000;
         let page = page_size();
         let mut mappings = Self(Vec::with_capacity(1000));
-        // Every other page with other rights is a mapping of its own.
+        // Giving every other page other rights makes it a mapping of its own.
         'all: while let Ok(start) = mappings.map(PAGES * page, ProtFlags::empty()) {
             for number in (0..PAGES).step_by(2) {
                 let next = start.wrapping_byte_add(number * page);
-                // SAFETY: within the mapping that was just made, which nobody else uses.
+                // SAFETY: this lies within the mapping that was just made, which nothing else uses.
                 if unsafe { mprotect(next, page, MprotectFlags::READ) }.is_err() {
                     break 'all;
                 }
             }
         }
-        // The very last ones.
+        // The very last mappings.
         while mappings.map(page, ProtFlags::READ).is_ok() && mappings.map(page, ProtFlags::empty()).is_ok() {}
         mappings
     }
 
     fn map(&mut self, len: usize, rights: ProtFlags) -> io::Result<*mut c_void> {
-        // SAFETY: a new mapping anywhere.
+        // SAFETY: this makes a new mapping, anywhere.
         let start = unsafe { mmap_anonymous(ptr::null_mut(), len, rights, MapFlags::PRIVATE | MapFlags::NORESERVE) }?;
         self.0.push((start, len));
         Ok(start)
@@ -237,7 +249,7 @@ impl Mappings {
 impl Drop for Mappings {
     fn drop(&mut self) {
         while let Some((start, len)) = self.0.pop() {
-            // SAFETY: a mapping of ours, which nobody uses.
+            // SAFETY: this is one of our mappings, and nothing uses it.
             unsafe { munmap(start, len) }.unwrap();
         }
     }

@@ -1,12 +1,13 @@
 //! How the cost of a resume grows with the number of calls in flight on one thread.
 //!
-//! `cargo bench --bench in_flight` suspends 1 to 100,000 calls, each with a store, an instance and a stack of its own,
-//! resumes them one after the other and in random order, and prints a line for each number and order. Where so many
-//! cannot be had, the line says why. Each figure is the first decile of many blocks of resumes, in a process of its own.
+//! `cargo bench --bench in_flight` suspends 1 to 100,000 calls, each with a store, an instance and a stack of its own.
+//! It resumes them one after the other and in random order, and prints a line for each number and order. If that many
+//! calls are not possible, the line says why. Each figure is the first decile of many blocks of resumes, in a process
+//! of its own.
 //!
-//! The plot is written to `docs/in-flight.svg`, with the feature `direct-parking` to `docs/in-flight-direct.svg`, or to
-//! where `-- --plot <file>` says. With `-- --quick` or `BENCH_SHORT=1` it stops at 1,000 calls and draws no plot unless
-//! told where.
+//! It writes the plot to `docs/in-flight.svg`, or with the feature `direct-parking` to `docs/in-flight-direct.svg`. `--
+//! --plot <file>` writes it to another file. With `-- --quick` or `BENCH_SHORT=1` the bench stops at 1,000 calls, and
+//! only draws a plot if it was given a file.
 
 mod plot;
 #[path = "../sides/mod.rs"]
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs};
 use wasmtime::{Engine, Result};
 
-/// How many resumes there are between two looks at the clock.
+/// How many resumes there are between two readings of the clock.
 const BLOCK: u32 = 5_000;
 
 const ORDERS: [(Order, &str); 2] = [(Order::RoundRobin, "round_robin"), (Order::Random, "random")];
@@ -77,7 +78,7 @@ fn asked_for() -> Option<PathBuf> {
     env::args_os().skip_while(|arg| arg != "--plot").nth(1).map(PathBuf::from)
 }
 
-/// This crate and wasmtime's own async, in both orders.
+/// This crate and wasmtime's own async, each in both orders.
 fn plot(measured: &[(&str, u32, Vec<String>)]) -> Plot {
     let ours = if fiber_name() == "fiber" { "FiberStack" } else { "FiberStack, direct-parking" };
     let series = [(fiber_name(), ours, "#d9730d"), ("native", "wasmtime's own async", "#2f7fc1")];
@@ -101,7 +102,7 @@ fn plot(measured: &[(&str, u32, Vec<String>)]) -> Plot {
     }
 }
 
-/// Suspends calls and measures what a resume takes.
+/// Suspends calls and measures how long a resume takes.
 struct Resumes {
     count: u32,
     time: Duration,
@@ -121,7 +122,7 @@ impl ForSide for Resumes {
                 }
                 start.elapsed().as_secs_f64() * 1e9 / f64::from(times)
             };
-            // Everybody once, to warm up.
+            // Resumes each call once, to warm up.
             resume(self.count);
             let start = Instant::now();
             let mut blocks = Vec::new();

@@ -1,4 +1,4 @@
-//! A plot with logarithmic axes, as SVG, in colours that can be read on light and on dark pages.
+//! A plot with logarithmic axes, as SVG, in colours that are readable on light and dark pages.
 
 use std::fmt::Write as _;
 
@@ -60,9 +60,9 @@ impl Plot {
     }
 }
 
-/// A logarithmic axis between two places of the picture.
+/// A logarithmic axis between two points of the picture.
 struct Axis {
-    /// From the first to the last.
+    /// From the first value to the last.
     ticks: Vec<f64>,
     from: f64,
     to: f64,
@@ -85,7 +85,7 @@ impl Axis {
     }
 }
 
-/// A whole number with its thousands set apart.
+/// A whole number with thousands separators.
 fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();

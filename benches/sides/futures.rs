@@ -1,4 +1,4 @@
-//! Futures for host functions, and what polls calls by hand, so that no executor is measured.
+//! Futures for host functions, and functions that poll calls by hand, so that no executor is measured.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// Is pending a given number of times, and wakes nobody: whoever polls it does so again.
+/// Is pending a given number of times, and wakes nothing: the poller polls again anyway.
 pub(crate) struct Pending(u32);
 
 impl Pending {
@@ -46,7 +46,7 @@ impl Future for Woken {
     }
 }
 
-/// A waker that does what any executor's must at least: counts its clones, and notes that it was woken.
+/// A waker that does what the waker of any executor must do: it counts its clones, and notes that it was woken.
 pub(crate) fn arc_waker() -> Waker {
     struct Count(AtomicU64);
     impl Wake for Count {
@@ -55,7 +55,7 @@ pub(crate) fn arc_waker() -> Waker {
         }
 
         fn wake_by_ref(self: &Arc<Self>) {
-            // ORDERING: a count that orders nothing.
+            // ORDERING: this count does not order anything.
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -84,7 +84,7 @@ pub(crate) fn poll_pending<F: Future + ?Sized>(future: Pin<&mut F>) {
     assert!(poll.is_pending(), "the call ended too early");
 }
 
-/// The order in which so many calls are resumed.
+/// The order in which a number of calls is resumed.
 #[derive(Clone, Copy)]
 pub(crate) enum Order {
     RoundRobin,
@@ -92,7 +92,7 @@ pub(crate) enum Order {
 }
 
 impl Order {
-    /// A few rounds, in each of which everybody has one turn.
+    /// A few rounds. Each call has one turn in each round.
     pub(crate) fn rounds(self, calls: usize) -> Vec<Vec<usize>> {
         let in_turn: Vec<usize> = (0..calls).collect();
         match self {

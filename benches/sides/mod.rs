@@ -1,5 +1,5 @@
 //! What the benches measure side by side: one guest, run by plain synchronous wasmtime, by wasmtime's own async, and by
-//! the stacks of this crate, behind one trait.
+//! the stacks of this crate, all behind one trait.
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
 pub(crate) mod futures;
@@ -23,13 +23,13 @@ use self::futures::{Pending, Woken};
 /// The data of every store.
 #[derive(Default)]
 pub(crate) struct Data {
-    /// How often the host function `WithCaller` was called.
+    /// How many times the host function `WithCaller` was called.
     calls: u64,
     /// The guest's function that the host function `back` calls.
     handler: Option<TypedFunc<i32, i32>>,
 }
 
-/// The guest: functions that return at once, a loop of host calls, and one of host calls that call its handler.
+/// The guest: functions that return at once, a loop of host calls, and a loop of host calls that call its handler.
 const GUEST: &str = r#"
     (import "host" "call" (func $call (param i32) (result i32)))
     (import "host" "back" (func $back (param i32) (result i32)))
@@ -52,12 +52,12 @@ fn handler(caller: &Caller<'_, Data>) -> TypedFunc<i32, i32> {
     caller.data().handler.clone().expect("is set")
 }
 
-/// The guest's text, with something added.
+/// The guest's text with an addition.
 pub(crate) fn guest(more: &str) -> String {
     format!("(module {GUEST} {more})")
 }
 
-/// How many instances, and as many stacks, the pooling allocator has room for.
+/// How many instances, and how many stacks, the pooling allocator has room for.
 const POOL: u32 = 1_100;
 
 /// Whether the guest has a linear memory.
@@ -70,13 +70,13 @@ pub(crate) enum Memory {
 /// The host function that the guest calls, of type `(i32) -> i32`. It returns its argument.
 #[derive(Clone, Copy)]
 pub(crate) enum Host {
-    /// Typed; its future is pending so many times.
+    /// Typed. Its future is pending this many times.
     Typed(u32),
-    /// Without static types; its future is pending so many times.
+    /// Without static types. Its future is pending this many times.
     Untyped(u32),
-    /// Typed and counting its calls in the store's data; its future is pending so many times.
+    /// Typed, and counts its calls in the store's data. Its future is pending this many times.
     WithCaller(u32),
-    /// Typed; its future is pending once, having kept and woken its waker.
+    /// Typed. Its future is pending once, and keeps its waker and wakes it.
     Waking,
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn pooling() -> Engine {
     pooling_for(POOL, POOL).expect("the pooling allocator can be set up")
 }
 
-/// An engine whose pooling allocator has room for so many instances, and for so many memories in them.
+/// An engine whose pooling allocator has room for this many instances, and for this many memories in them.
 pub(crate) fn pooling_for(instances: u32, memories: u32) -> Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_core_instances(instances).total_stacks(instances).total_memories(memories).total_tables(1);
@@ -99,7 +99,7 @@ pub(crate) fn pooling_for(instances: u32, memories: u32) -> Result<Engine> {
 
 /// A way to run the guest.
 pub(crate) trait Side: 'static {
-    /// What a call runs on, if the caller has to provide it.
+    /// The stack that a call runs on, if the caller must provide one.
     type Stack;
     type Store: AsContextMut<Data = Data> + From<Store<Data>>;
     /// A guest's function with static types.
@@ -313,7 +313,7 @@ impl OurStack for SendFiberStack {
     }
 }
 
-/// By async closures, whose futures need not be `Send`.
+/// With async closures, whose futures need not be `Send`.
 fn define_local(linker: &mut Linker<Data>, host: Host) -> Result<()> {
     match host {
         Host::Typed(times) => linker.func_wrap_suspending("host", "call", async move |n: i32| -> i32 {
@@ -346,7 +346,7 @@ fn define_local(linker: &mut Linker<Data>, host: Host) -> Result<()> {
     Ok(())
 }
 
-/// By closures that return futures that are `Send`, boxed where they keep what they borrow.
+/// With closures that return `Send` futures. These are boxed if they keep what they borrow.
 fn define_send(linker: &mut Linker<Data>, host: Host) -> Result<()> {
     match host {
         Host::Typed(times) => linker.func_wrap_suspending_send("host", "call", move |n: i32| async move {
@@ -428,7 +428,7 @@ impl<S: OurStack> Side for Ours<S> {
     }
 }
 
-/// The name of the fiber backend in reports: which of its two ways to park activations is in use.
+/// The name of the fiber backend in reports. It says which of its two ways to park activations is in use.
 pub(crate) fn fiber_name() -> &'static str {
     match FiberStack::parking() {
         Parking::Direct => "fiber-direct",
@@ -446,7 +446,7 @@ pub(crate) type SendFiber = Ours<SendFiberStack>;
 #[cfg(feature = "thread-backend")]
 pub(crate) type Thread = Ours<wasmtime_async::ThreadStack>;
 
-/// What to do for a side that is known by its name.
+/// Something to do for a side that is known by its name.
 pub(crate) trait ForSide {
     fn run<S: Side>(&self, engine: &Engine) -> Result<()>;
 }
@@ -460,7 +460,7 @@ pub(crate) fn suspending_sides() -> Vec<&'static str> {
     sides
 }
 
-/// Does something for a side; `instances` is what the pooling allocator has room for.
+/// Does something for a side. `instances` is how many instances the pooling allocator has room for.
 pub(crate) fn for_side(side: &str, instances: u32, task: &impl ForSide) -> Result<()> {
     match side {
         "sync" => task.run::<Plain>(&on_demand()),
@@ -473,7 +473,7 @@ pub(crate) fn for_side(side: &str, instances: u32, task: &impl ForSide) -> Resul
     }
 }
 
-/// The guest, linked for one side with one host function.
+/// The guest, linked with one host function, for one side.
 pub(crate) struct Linked<S> {
     pre: InstancePre<Data>,
     side: PhantomData<S>,
@@ -500,7 +500,7 @@ impl<S: Side> Linked<S> {
                 let instance = futures::drive(S::instantiate(&self.pre, &mut stack, &mut store))?;
                 (store, instance)
             }
-            // As wasmtime's own async does it, too, when there is no start function.
+            // As wasmtime's own async does if there is no start function.
             Instantiated::Elsewhere => {
                 let mut store = Store::new(self.pre.module().engine(), Data::default());
                 let instance = futures::drive(Native::instantiate(&self.pre, &mut (), &mut store))?;
@@ -510,8 +510,8 @@ impl<S: Side> Linked<S> {
         Ok(Live { store, stack, instance })
     }
 
-    /// What a server does for a request: a new store, a new instance, and one call in which the host function is called
-    /// once. Returns 1.
+    /// Does what a server does for a request: makes a new store and a new instance, and makes one call, which calls the
+    /// host function once. Returns 1.
     pub(crate) async fn request(&self, stack: &mut S::Stack) -> Result<i32> {
         let mut store = self.store();
         let instance = S::instantiate(&self.pre, stack, &mut store).await?;
@@ -520,8 +520,8 @@ impl<S: Side> Linked<S> {
         S::call(&func, stack, &mut store, 1).await
     }
 
-    /// A call with a store, an instance and a stack of its own, that does not end in any time that a bench takes: four
-    /// thousand million host calls.
+    /// A call with a store, an instance and a stack of its own, which does not end while a bench runs: it makes four
+    /// billion host calls.
     async fn endless(&self, instantiated: Instantiated) -> Result<i32> {
         let mut live = self.live_by(instantiated)?;
         let func = live.func::<i32, i32>("loop")?;
@@ -542,7 +542,8 @@ impl<S: Side> Linked<S> {
     }
 }
 
-/// What an instance was made on: the stack that its calls use, which leaves its traces there, or the thread's own.
+/// Where an instance was made: on the stack that its calls use, which leaves traces there, or on the thread's own
+/// stack.
 #[derive(Clone, Copy)]
 pub(crate) enum Instantiated {
     OnStack,

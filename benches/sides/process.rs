@@ -1,4 +1,4 @@
-//! Measurements that need a fresh process each: the program runs itself again, with a job to do.
+//! Measurements that need a new process each: the program runs itself again, with a job.
 
 use std::process::{Command, Stdio};
 use std::{env, fs};
@@ -6,20 +6,19 @@ use std::{env, fs};
 /// The environment variable that carries a job to a child process.
 const JOB: &str = "WASMTIME_ASYNC_BENCH_JOB";
 
-/// The job that this process was started for, in words. None if it is the first of its kind.
+/// The job that this process was started for, in words. `None` if this is the first process.
 pub(crate) fn job() -> Option<Vec<String>> {
     Some(env::var(JOB).ok()?.split(' ').map(str::to_owned).collect())
 }
 
-/// This program once more, with a job.
+/// Returns a command that runs this program again, with a job.
 pub(crate) fn command(job: &str) -> Command {
     let mut command = Command::new(env::current_exe().expect("a process knows its program"));
     command.env(JOB, job);
     command
 }
 
-/// Runs this program once more, for a job. Returns the lines that it printed, the last of which says how it ended if that
-/// was not in peace.
+/// Runs this program again, with a job. Returns the lines that it printed. If it failed, the last line says how.
 pub(crate) fn run(job: &str) -> Vec<String> {
     let output = command(job).stderr(Stdio::inherit()).output().expect("a process can run itself");
     let mut lines: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
@@ -29,7 +28,7 @@ pub(crate) fn run(job: &str) -> Vec<String> {
     lines
 }
 
-/// Whether to measure less, and sooner: asked for, or run by `cargo test`.
+/// Whether to measure less, and faster: because it was asked for, or because `cargo test` runs this.
 pub(crate) fn short() -> bool {
     let args: Vec<String> = env::args().collect();
     env::var_os("BENCH_SHORT").is_some()
@@ -37,7 +36,7 @@ pub(crate) fn short() -> bool {
         || !args.iter().any(|arg| arg == "--bench")
 }
 
-/// What the kernel says about this process.
+/// What the kernel reports about this process.
 #[derive(Clone, Copy)]
 pub(crate) struct Figures {
     /// Resident memory, in bytes.
@@ -58,7 +57,7 @@ impl Figures {
         }
     }
 
-    /// The difference to an earlier reading, for each of so many.
+    /// The difference to an earlier reading, divided by this count.
     pub(crate) fn each_since(&self, before: &Self, count: u32) -> Self {
         let count = f64::from(count);
         Self {
@@ -69,12 +68,12 @@ impl Figures {
     }
 }
 
-/// Resident memory in bytes, read in a few microseconds however many mappings there are.
+/// Resident memory in bytes. Reading it takes a few microseconds, however many mappings there are.
 pub(crate) fn resident() -> f64 {
     kib("/proc/self/status", "VmRSS:") * 1024.0
 }
 
-/// A line of kilobytes in a file of the kernel's.
+/// A line in kilobytes in one of the kernel's files.
 fn kib(path: &str, key: &str) -> f64 {
     let text = fs::read_to_string(path).expect("there is /proc");
     let line = text.lines().find_map(|line| line.strip_prefix(key)).expect("the kernel tells");

@@ -1,4 +1,4 @@
-//! Calls of a guest's function that returns at once.
+//! Calls of a guest function that returns at once.
 
 use crate::sides::futures::drive;
 use crate::sides::{Host, Linked, Memory, Side};

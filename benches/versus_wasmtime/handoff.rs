@@ -1,5 +1,5 @@
-//! The thread backend's handoff, there and back, beside the two usual ways to have a thread do something and wait for it.
-//! Once with all processors, and once with one, in a child process.
+//! The thread backend's handoff, there and back, compared with the two usual ways to make a thread do something and
+//! wait for it. Once with all processors, and once with a single one, in a child process.
 
 use crate::Runner;
 use crate::sides::futures::poll_pending;
@@ -26,7 +26,7 @@ pub(crate) fn run(runner: &mut Runner) {
 
 /// The whole work of the child process.
 pub(crate) fn run_child(runner: &mut Runner) {
-    // Threads that are started from now on stay on that core, too.
+    // Threads that are started from here on stay on that core, too.
     let pinned = core_affinity::get_core_ids()
         .and_then(|cores| cores.first().copied())
         .is_some_and(|core: CoreId| core_affinity::set_for_current(core));
@@ -47,7 +47,7 @@ fn measure(runner: &mut Runner, name: &str) {
     group.finish();
 }
 
-/// A call that suspends without end.
+/// A call that suspends endlessly.
 fn stack(bencher: &mut Bencher<'_>) {
     let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
     let mut store = Store::new(&Engine::default(), ());

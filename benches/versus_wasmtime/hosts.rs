@@ -7,7 +7,7 @@ use criterion::Bencher;
 use std::task::Waker;
 use wasmtime::Engine;
 
-/// How often the guest calls the host function in one iteration.
+/// How many times the guest calls the host function in one iteration.
 const CALLS: u32 = 1_000;
 
 pub(crate) fn run(runner: &mut Runner) {
@@ -25,18 +25,18 @@ pub(crate) fn run(runner: &mut Runner) {
     for (name, host, waker) in cases {
         runner.run(&HostCalls { name, host, waker, func: "loop" });
     }
-    // The host function calls a handler of the guest's, which calls the host function.
+    // The host function calls a handler of the guest, which calls the host function.
     for (name, host) in [("nested_ready", Host::Typed(0)), ("nested_pending", Host::Typed(1))] {
         runner.run(&HostCalls { name, host, waker: Waker::noop().clone(), func: "nested" });
     }
 }
 
-/// Reported per host call if that is ready at once, per suspension otherwise.
+/// Reported per host call if the future is ready at once, otherwise per suspension.
 struct HostCalls {
     name: &'static str,
     host: Host,
     waker: Waker,
-    /// What the guest exports.
+    /// The guest's export to call.
     func: &'static str,
 }
 

@@ -1,11 +1,11 @@
-//! This crate beside wasmtime's own async and beside plain synchronous wasmtime: the same guest, the same engine
-//! settings, in one run.
+//! This crate compared with wasmtime's own async and with plain synchronous wasmtime: the same guest and the same
+//! engine settings, in one run.
 //!
-//! `cargo bench --bench versus_wasmtime` measures `FiberStack` and `SendFiberStack` in about fifteen minutes; the feature
-//! `thread-backend` adds `ThreadStack` and its handoff, and ten minutes more. Without the feature `direct-parking`, calls
-//! park by fibers. With `-- --quick`, or
-//! with the environment variable `BENCH_SHORT=1`, it takes less than five, with more noise. At the end it prints one line
-//! a case and backend, see [`report`]. Only ratios within one run mean anything.
+//! `cargo bench --bench versus_wasmtime` measures `FiberStack` and `SendFiberStack` in about fifteen minutes. The
+//! feature `thread-backend` adds `ThreadStack` and its handoff, and takes another ten minutes. Without the feature
+//! `direct-parking`, calls are parked by fibers. With `-- --quick`, or with the environment variable `BENCH_SHORT=1`,
+//! it takes less than five minutes, with more noise. At the end it prints one line for each case and backend, see
+//! [`report`]. Only ratios within one run mean anything.
 
 mod calls;
 #[cfg(feature = "thread-backend")]
@@ -32,7 +32,7 @@ const ROUNDS: u32 = 4;
 trait Case {
     fn name(&self) -> String;
 
-    /// How many of what is reported happen in one iteration.
+    /// How many of the reported events happen in one iteration.
     fn per_iteration(&self) -> u32 {
         1
     }
@@ -65,7 +65,8 @@ struct Runner {
 }
 
 impl Runner {
-    /// Measures the case for every side in turn, several times over, so that what else the machine does meets them all.
+    /// Measures the case for every side in turn, several times over, so that other work on the machine affects all
+    /// sides.
     fn run(&mut self, case: &impl Case) {
         let name = case.name();
         self.report.add(&name, case.per_iteration());

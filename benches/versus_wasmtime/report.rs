@@ -2,15 +2,15 @@
 //!
 //! `case=<name> backend=<fiber|fiber-direct|send|thread> ours_ns=<x> native_ns=<y> pooled_ns=<z> sync_ns=<w> ratio=<ours/native>`
 //!
-//! `native` is wasmtime's own async with on-demand allocation, `pooled` the same with the pooling allocator, `sync` plain
-//! synchronous wasmtime with no async at all. Times are per call, host call, suspension or request, as the name says:
-//! the first decile of criterion's samples, which differs little from the median on a machine that does nothing else, and
-//! still means something on one that does. What does not exist is `-`. In the cases `…_pooled`, all sides use the pooling
-//! allocator, `native` too. The backend is `fiber-direct` if the feature `direct-parking` is on and works; `send` is a
-//! `SendFiberStack`, which parks in the same way.
+//! `native` is wasmtime's own async with on-demand allocation, `pooled` is the same with the pooling allocator, and
+//! `sync` is plain synchronous wasmtime without async. Times are per call, host call, suspension or request, as the
+//! name says. They are the first decile of criterion's samples. On an idle machine it differs little from the median,
+//! and on a busy one it still means something. `-` stands for what does not exist. In the cases `…_pooled`, all sides
+//! use the pooling allocator, including `native`. The backend is `fiber-direct` if the feature `direct-parking` is on
+//! and works. `send` is a `SendFiberStack`, which parks in the same way.
 //!
-//! And for the handoff of the thread backend, there and back, beside two bounded channels and beside a mutex with a
-//! condition variable (medians, because whether a wait is short or long is up to the system's scheduler):
+//! For the handoff of the thread backend, there and back, compared with two bounded channels and with a mutex and a
+//! condition variable (medians, because the system's scheduler decides whether a wait is short or long):
 //!
 //! `case=handoff_<two_cores|one_core> backend=thread ours_ns=<x> channels_ns=<y> condvar_ns=<z> ratio=<ours/channels>`
 
@@ -20,7 +20,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-/// The cases of this run, whose samples criterion leaves in files.
+/// The cases of this run. criterion leaves their samples in files.
 pub(crate) struct Report {
     results: PathBuf,
     started: SystemTime,
@@ -73,8 +73,8 @@ impl Report {
         }
     }
 
-    /// The time of an iteration in this run, in nanoseconds: the first decile of all samples, the second, and so on.
-    /// None if it was not measured: filtered out, or left from an earlier run.
+    /// The time of an iteration in this run, in nanoseconds. The argument chooses the decile of all samples. `None` if
+    /// the case was filtered out, or if the file is from an earlier run.
     fn time(&self, case: &str, side: &str, decile: usize) -> Option<f64> {
         let mut samples: Vec<f64> = (0..ROUNDS).filter_map(|round| self.samples(case, side, round)).flatten().collect();
         samples.sort_by(f64::total_cmp);
@@ -93,7 +93,7 @@ impl Report {
     }
 }
 
-/// Nanoseconds with the digits that mean something.
+/// Nanoseconds with the significant digits.
 fn show(nanoseconds: Option<f64>) -> String {
     match nanoseconds {
         None => "-".into(),

@@ -11,7 +11,7 @@ use wasmtime::Engine;
 /// How many requests are in flight at once.
 const IN_FLIGHT: u32 = 1_000;
 
-/// How many suspended calls are dropped in one go, between two looks at the clock.
+/// How many suspended calls are dropped together, between two readings of the clock.
 const DROPPED: u32 = 64;
 
 pub(crate) fn run(runner: &mut Runner) {
@@ -28,14 +28,14 @@ pub(crate) fn run(runner: &mut Runner) {
     runner.run(&DropSuspended);
 }
 
-/// When a request gets a stack of its own. (wasmtime's own async makes one for each store, whatever is chosen here.)
+/// When a request gets a stack of its own. (wasmtime's own async always makes one for each store.)
 #[derive(Clone, Copy, PartialEq)]
 enum NewStack {
     Never,
     Always,
 }
 
-/// One request from its beginning to its end, with one suspension.
+/// One request from start to end, with one suspension.
 #[derive(Clone, Copy)]
 struct Request {
     name: &'static str,
@@ -70,7 +70,7 @@ impl Case for Request {
     }
 }
 
-/// A thousand requests in flight, of which one after the other ends and makes room for a new one. Reported per request.
+/// A thousand requests in flight. One after the other ends and makes room for a new one. Reported per request.
 struct Requests {
     name: String,
     order: Order,
@@ -104,7 +104,7 @@ impl Case for Requests {
     }
 }
 
-/// A thousand suspended calls, each with a store and an instance of its own, of which one after the other is resumed and
+/// A thousand suspended calls, each with a store and an instance of its own. One after the other is resumed and
 /// suspends again. Reported per resume.
 struct Resumes {
     name: String,
@@ -125,7 +125,7 @@ impl Case for Resumes {
     }
 }
 
-/// Dropping a suspended call. Its stack and its store stay.
+/// Drops a suspended call. Its stack and its store stay.
 struct DropSuspended;
 
 impl Case for DropSuspended {

@@ -1,4 +1,4 @@
-//! Stacks by themselves. wasmtime makes its own inside a store's first call, see `request_new_stack` for those.
+//! Stacks by themselves. wasmtime makes its own stacks inside a store's first call: see `request_new_stack` for those.
 
 use crate::sides::Side;
 use crate::{Case, Runner};

@@ -1,4 +1,4 @@
-//! The calls: on which stacks, how many at once, and what has become of them.
+//! The calls: which stacks they run on, how many there are, and how they end.
 
 use crate::executor::{Local, Shared, Timers, lock};
 use crate::guest::{ENDINGS, Ending, HostPanic, Suspends, World, classify};
@@ -18,12 +18,12 @@ use wasmtime_async::{Carries, Error, FuncExt, Stack, Store};
 #[cfg(fiber_stack)]
 use wasmtime_async::{FiberStack, SendFiberStack};
 
-/// Of address space, in bytes: more than the slack, so that one stack that is left behind shows.
+/// Address space in bytes. It is more than the slack, so that a single leaked stack is noticed.
 #[cfg(fiber_stack)]
 const FIBER_SIZE: usize = 64 << 20;
 #[cfg(feature = "thread-backend")]
 const THREAD_SIZE: usize = wasmtime_async::DEFAULT_STACK_SIZE;
-/// Calls in flight: on each executor for those that stay there, on all for those that are shared.
+/// The number of calls in flight: on each executor for calls that stay there, on all executors for shared calls.
 #[cfg(fiber_stack)]
 const OWN_FIBERS: usize = 500;
 #[cfg(fiber_stack)]
@@ -33,13 +33,13 @@ const OWN_THREADS: usize = 30;
 #[cfg(feature = "thread-backend")]
 const SHARED_THREADS: usize = 60;
 
-/// What all executors share.
+/// The state that all executors share.
 pub(crate) struct Soak {
     guest: InstancePre<World>,
     stop: AtomicBool,
     pub(crate) calls: AtomicU64,
     pub(crate) suspensions: AtomicU64,
-    /// How many of those ended on another thread than they began.
+    /// How many of those ended on another thread than the one where they began.
     pub(crate) moved: AtomicU64,
     pub(crate) in_flight: AtomicU64,
     endings: Mutex<BTreeMap<Ending, u64>>,
@@ -69,7 +69,7 @@ impl Soak {
             fibers: Idle::new(Suspends::KnownFrames, || FiberStack::new(FIBER_SIZE)),
             #[cfg(fiber_stack)]
             unchecked_fibers: Idle::new(Suspends::Anything, || {
-                // SAFETY: the host functions have nothing of the thread.
+                // SAFETY: the host functions keep nothing in the thread.
                 #[expect(unsafe_code, reason = "a kind of stack to be tried")]
                 unsafe {
                     FiberStack::unchecked(FIBER_SIZE)
@@ -88,16 +88,16 @@ impl Soak {
     }
 
     pub(crate) fn stop(&self) {
-        // ORDERING: whoever sees it late goes on a little longer.
+        // ORDERING: a thread that sees this late runs a little longer.
         self.stop.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        // ORDERING: as above.
+        // ORDERING: a thread that sees this late runs a little longer.
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Something did not come out as it should.
+    /// Reports that something went wrong.
     pub(crate) fn is_wrong(&self, what: impl Into<String>) {
         *lock(&self.wrong) = Some(what.into());
         self.stop();
@@ -112,7 +112,7 @@ impl Soak {
         lock(&self.endings).clone()
     }
 
-    /// What one executor is to do.
+    /// Makes the tasks of one executor.
     pub(crate) fn own_tasks<'a>(&'a self, timers: &Timers, random: &mut Random) -> Vec<Local<'a>> {
         let mut tasks: Vec<Local<'a>> = Vec::new();
         #[cfg(fiber_stack)]
@@ -127,7 +127,7 @@ impl Soak {
         tasks
     }
 
-    /// What all executors are to do.
+    /// Makes the tasks that all executors share.
     pub(crate) fn shared_tasks<'a>(&'a self, timers: &Timers, random: &mut Random) -> Vec<Shared<'a>> {
         let mut tasks: Vec<Shared<'a>> = Vec::new();
         #[cfg(fiber_stack)]
@@ -141,7 +141,7 @@ impl Soak {
         tasks
     }
 
-    /// The kinds of stacks that there are.
+    /// The kinds of stacks that exist here.
     pub(crate) fn stacks() -> &'static str {
         match (cfg!(fiber_stack), cfg!(feature = "thread-backend")) {
             (true, true) => "fiber,unchecked,send,thread",
@@ -163,7 +163,7 @@ impl Soak {
     }
 }
 
-/// One call after another, on stacks that come from and go to whichever executor.
+/// Makes one call after the other, on stacks that any executor may use next.
 async fn slot<S: Stack + Carries<World>>(soak: &Soak, idle: &Idle<S>, timers: Timers, mut random: Random) {
     while !soak.is_over() {
         let mut stack = idle.take(&mut random);
@@ -172,21 +172,21 @@ async fn slot<S: Stack + Carries<World>>(soak: &Soak, idle: &Idle<S>, timers: Ti
         store.set_fuel(1 << 40).expect("fuel is on");
         let instance = soak.guest.instantiate(&mut store).expect("starts nothing");
         let run = instance.get_func(&mut store, "run").expect("is exported");
-        // Stores are used for a few calls.
+        // Each store is used for a few calls.
         for _ in 0..=random.below(4) {
             call(soak, (&mut stack, idle.suspends), &mut store, run, &mut random).await;
             if soak.is_over() {
                 return;
             }
         }
-        // Some stacks go, so that new ones are made.
+        // Some stacks are dropped, so that new ones are made.
         if random.below(32) > 0 {
             idle.put_back(stack);
         }
     }
 }
 
-/// Stacks of one kind that no call is on.
+/// Idle stacks of one kind.
 struct Idle<S> {
     suspends: Suspends,
     new: fn() -> Result<S, Error>,
@@ -194,12 +194,12 @@ struct Idle<S> {
 }
 
 impl<S: Stack> Idle<S> {
-    /// None yet.
+    /// Starts without stacks.
     fn new(suspends: Suspends, new: fn() -> Result<S, Error>) -> Self {
         Self { suspends, new, stacks: Mutex::default() }
     }
 
-    /// One that any thread may have used, or a new one.
+    /// Returns a stack that any thread may have used, or a new one.
     fn take(&self, random: &mut Random) -> S {
         let idle = random.take(&mut lock(&self.stacks));
         idle.unwrap_or_else(|| (self.new)().expect("there is memory for a stack"))
@@ -210,12 +210,12 @@ impl<S: Stack> Idle<S> {
     }
 }
 
-/// Counts a call for as long as it is there.
+/// Counts a call as long as it exists.
 struct InFlight<'a>(&'a AtomicU64);
 
 impl<'a> InFlight<'a> {
     fn new(count: &'a AtomicU64) -> Self {
-        // ORDERING: a count.
+        // ORDERING: this is only a count.
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
@@ -223,7 +223,7 @@ impl<'a> InFlight<'a> {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        // ORDERING: as above.
+        // ORDERING: this is only a count.
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -236,7 +236,7 @@ async fn call<S: Stack + Carries<World>>(
     random: &mut Random,
 ) {
     let (rounds, number) = (1 + random.small(8), random.small(ENDINGS));
-    // The costly ones less often.
+    // The costly endings are rarer.
     let number = if matches!(number, 2 | 7) && random.below(4) > 0 { 0 } else { number };
     let sum = rounds * (rounds + 1) / 2;
     let drop_after = (random.below(5) == 0).then(|| random.below(4));
@@ -266,7 +266,7 @@ async fn call<S: Stack + Carries<World>>(
     })
     .await;
     drop((future, in_flight));
-    // ORDERING: counts.
+    // ORDERING: these are only counts.
     soak.calls.fetch_add(1, Ordering::Relaxed);
     soak.suspensions.fetch_add(pendings, Ordering::Relaxed);
     soak.moved.fetch_add(moved, Ordering::Relaxed);

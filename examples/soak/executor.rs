@@ -1,4 +1,4 @@
-//! Runs many tasks, woken ones in a random order, so that a lost wake-up shows.
+//! Runs many tasks, and polls woken ones in a random order, so that a lost wake-up is noticed.
 
 use crate::random::Random;
 use crate::usage::Alive;
@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// Wakers that wait to be fired by an executor.
+/// Wakers that an executor will fire.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Timers(Arc<Mutex<Vec<Waker>>>);
 
 impl Timers {
-    /// Waits until an executor has fired it, or at once for every third number.
+    /// Waits until an executor has fired the waker. Every third number wakes at once.
     pub(crate) async fn wait(&self, number: i32) {
         let _alive = Alive::new();
         let mut waited = number % 3 == 0;
@@ -29,7 +29,7 @@ impl Timers {
     }
 }
 
-/// Which tasks have been woken.
+/// The tasks that have been woken.
 #[derive(Default)]
 struct Woken(Mutex<Vec<usize>>);
 
@@ -46,7 +46,7 @@ impl Wake for TaskWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // ORDERING: pairs with that in `Tasks::poll`, which polls after it.
+        // ORDERING: pairs with the one in `Tasks::poll`, which polls afterwards.
         if !self.queued.swap(true, Ordering::AcqRel) {
             lock(&self.woken.0).push(self.task);
         }
@@ -58,7 +58,7 @@ pub(crate) type Local<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 /// A task that all executors poll.
 pub(crate) type Shared<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// Tasks that wait for nothing but their timers.
+/// Tasks that only wait for their timers.
 pub(crate) struct Tasks<F> {
     futures: Vec<Mutex<Option<F>>>,
     wakers: Vec<Arc<TaskWaker>>,
@@ -93,10 +93,11 @@ impl<F: Future<Output = ()> + Unpin> Tasks<F> {
     }
 
     fn poll(&self, task: usize) {
-        // Woken while another executor polls it, it is polled once more after that.
+        // If a task is woken while another executor polls it, it is polled once more afterwards.
         let mut future = lock(&self.futures[task]);
         let waker = &self.wakers[task];
-        // ORDERING: pairs with that in `TaskWaker::wake_by_ref`: what was done before a wake-up is seen by the poll.
+        // ORDERING: pairs with the one in `TaskWaker::wake_by_ref`, so that the poll sees what was done before the
+        // wake-up.
         waker.queued.swap(false, Ordering::AcqRel);
         let waker = Waker::from(waker.clone());
         if let Some(pinned) = &mut *future
@@ -106,7 +107,7 @@ impl<F: Future<Output = ()> + Unpin> Tasks<F> {
         }
     }
 
-    /// Drops the tasks as they are, in a random order, when no executor polls them any more.
+    /// Drops the remaining tasks in a random order, when no executor polls them any more.
     ///
     /// # Errors
     ///
@@ -128,8 +129,8 @@ impl<F: Future<Output = ()> + Unpin> Tasks<F> {
     }
 }
 
-/// Runs the tasks of one executor, and those that it shares, until it is time to stop. (If a wake-up is lost,
-/// [`Tasks::end`] finds it.)
+/// Runs the tasks of one executor, and the shared ones, until it is time to stop. ([`Tasks::end`] detects lost
+/// wake-ups.)
 pub(crate) fn execute(
     own: &Tasks<Local<'_>>,
     shared: &Tasks<Shared<'_>>,

@@ -1,4 +1,4 @@
-//! What is called, and what it is expected to come to.
+//! The guest, and what its calls should result in.
 
 use crate::executor::Timers;
 use crate::usage::Alive;
@@ -42,7 +42,7 @@ pub(crate) const GUEST: &str = r#"(module
 /// How many numbers tell the guest how to end.
 pub(crate) const ENDINGS: i32 = 10;
 
-/// What it is expected to come to, by the number that the guest is given.
+/// The expected endings, by the number that the guest is given.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Ending {
     Returned,
@@ -63,7 +63,7 @@ pub(crate) enum Ending {
 /// What a kind of stack suspends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Suspends {
-    /// Guests, and not host functions that have called one.
+    /// Guests, but no host functions that have called a guest.
     #[cfg(fiber_stack)]
     KnownFrames,
     Anything,
@@ -116,7 +116,7 @@ impl fmt::Display for HostError {
 
 impl Error for HostError {}
 
-/// The payload of panics that are meant.
+/// The payload of intended panics.
 pub(crate) struct HostPanic;
 
 /// The data of a store.
@@ -151,12 +151,12 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<World>> {
     Ok(linker)
 }
 
-/// How a call has ended, if in some way that is known.
+/// How a call has ended, if that is one of the known ways.
 pub(crate) fn classify(result: &Result<()>, expected: Ending, sum: i32, results: &[Val]) -> Option<Ending> {
     let Err(error) = result else {
         let returned = results[0].unwrap_i32();
         return match expected {
-            // What the nested call, of two rounds, returned.
+            // The result of the nested call, which has two rounds.
             Ending::NestedReturned if returned == 3 => Some(Ending::NestedReturned),
             _ if returned == sum => Some(Ending::Returned),
             _ => None,

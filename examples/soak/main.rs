@@ -1,16 +1,16 @@
-//! A long run: thousands of calls in flight on stacks of all kinds, on two threads, that end and are dropped in every
-//! way and at any moment. Those that are `Send` go from one thread to the other.
+//! A long run: thousands of calls in flight on stacks of all kinds, on two threads. They end and are dropped in every
+//! way and at any moment. Calls that are `Send` move between the threads.
 //!
 //! ```sh
 //! cargo run --release --features thread-backend --example soak -- --seconds 120
 //! ```
 //!
-//! Without the feature, it runs without thread stacks.
+//! Without that feature, it runs without thread stacks.
 //!
-//! It goes in rounds. After each, everything is dropped, and what the process has is compared with what it had after
-//! the first: threads, address space (of which each fiber stack takes 64 MiB, so that one that is left behind shows),
-//! bytes allocated, and what host functions have on their stacks, which counts itself. Ends with `leaks=none`, or in
-//! failure.
+//! It runs in rounds. After each round, everything is dropped, and the resources of the process are compared with those
+//! after the first round: threads, address space (each fiber stack takes 64 MiB, so a single leaked one is noticed),
+//! allocated bytes, and the values on host functions' stacks, which count themselves. It ends with `leaks=none`, or
+//! fails.
 
 mod calls;
 mod executor;
@@ -35,12 +35,12 @@ use wasmtime::{Config, Engine, Module, Result};
 const EXECUTORS: usize = 2;
 const ROUNDS: u32 = 6;
 
-/// What the process may have more of than after the first round, in bytes: threads' stacks that the C library keeps, up
-/// to 40 MiB, and buffers that have grown.
+/// How much more the process may have than after the first round, in bytes: up to 40 MiB of thread stacks that the C
+/// library keeps, and buffers that have grown.
 const SLACK_ADDRESSES: u64 = 48 << 20;
 const SLACK_ALLOCATED: u64 = 16 << 10;
 
-/// Runs all executors for a while, and prints every few seconds what there is.
+/// Runs all executors for a while, and prints the state every few seconds.
 fn round(soak: &Soak, random: &mut Random, time: Duration, start: Instant) {
     soak.start();
     let end = Instant::now() + time;
@@ -61,7 +61,7 @@ fn round(soak: &Soak, random: &mut Random, time: Duration, start: Instant) {
             println!(
                 "t={:.0?} calls={} suspensions={} in_flight={} {} {}",
                 start.elapsed(),
-                // ORDERING: counts.
+                // ORDERING: these are only counts.
                 soak.calls.load(Ordering::Relaxed),
                 soak.suspensions.load(Ordering::Relaxed),
                 soak.in_flight.load(Ordering::Relaxed),
@@ -79,7 +79,7 @@ fn show(endings: &BTreeMap<Ending, u64>) -> String {
     endings.iter().map(|(ending, count)| format!("{ending:?}={count}")).collect::<Vec<_>>().join(" ")
 }
 
-/// What is wrong after a round, compared with the first.
+/// Describes what is wrong after a round, compared with the first.
 fn leaks(first: Usage, now: Usage) -> Vec<String> {
     let mut leaks = Vec::new();
     let alive = ALIVE.load(Ordering::Relaxed);

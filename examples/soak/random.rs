@@ -1,4 +1,4 @@
-//! Random numbers that can be had again.
+//! Random numbers that can be reproduced.
 
 /// Pseudo-random numbers (`SplitMix64`).
 #[derive(Debug)]
@@ -13,7 +13,7 @@ impl Random {
         (z ^ (z >> 31)) % end
     }
 
-    /// Another sequence.
+    /// Starts another sequence.
     pub(crate) fn fork(&mut self) -> Self {
         Self(self.below(u64::MAX))
     }
@@ -22,7 +22,7 @@ impl Random {
         i32::try_from(self.below(end.unsigned_abs().into())).expect("is below an i32")
     }
 
-    /// Any of them, if there is one.
+    /// Picks any of them, if there is one.
     pub(crate) fn take<T>(&mut self, from: &mut Vec<T>) -> Option<T> {
         let which = self.below(from.len().max(1) as u64);
         (!from.is_empty()).then(|| from.swap_remove(usize::try_from(which).expect("is below a usize")))

@@ -1,4 +1,4 @@
-//! What the process has.
+//! The resources of the process.
 #![expect(unsafe_code, reason = "an allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{fmt, fs, thread};
 
-/// Things that must be dropped, counted by being there.
+/// A value that must be dropped. It is counted as long as it exists.
 pub(crate) static ALIVE: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(crate) struct Alive;
 
 impl Alive {
     pub(crate) fn new() -> Self {
-        // ORDERING: a count, read when all threads that change it have been joined.
+        // ORDERING: this is only a count. It is read after all threads that change it have been joined.
         ALIVE.fetch_add(1, Ordering::Relaxed);
         Self
     }
@@ -22,12 +22,12 @@ impl Alive {
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        // ORDERING: as above.
+        // ORDERING: this is only a count. It is read after all threads that change it have been joined.
         ALIVE.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Counts the bytes that are allocated and have not been given back.
+/// Counts the bytes that are allocated and not freed.
 struct Counting;
 
 static ALLOCATED: AtomicU64 = AtomicU64::new(0);
@@ -35,24 +35,24 @@ static ALLOCATED: AtomicU64 = AtomicU64::new(0);
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: all is left to the system's allocator.
+// SAFETY: forwards everything to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // ORDERING: a count, read when all threads that change it have been joined.
+        // ORDERING: this is only a count. It is read after all threads that change it have been joined.
         ALLOCATED.fetch_add(layout.size() as u64, Ordering::Relaxed);
         // SAFETY: up to the caller.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // ORDERING: as above.
+        // ORDERING: this is only a count. It is read after all threads that change it have been joined.
         ALLOCATED.fetch_sub(layout.size() as u64, Ordering::Relaxed);
         // SAFETY: up to the caller.
         unsafe { System.dealloc(ptr, layout) }
     }
 }
 
-/// What the process has.
+/// The resources of the process.
 #[derive(Clone, Copy)]
 pub(crate) struct Usage {
     pub(crate) threads: u64,
@@ -64,7 +64,7 @@ pub(crate) struct Usage {
 
 impl Usage {
     pub(crate) fn now() -> Self {
-        // ORDERING: a count.
+        // ORDERING: this is only a count.
         let allocated = ALLOCATED.load(Ordering::Relaxed);
         let status = fs::read_to_string("/proc/self/status").expect("this runs on Linux");
         let field = |name: &str| {
@@ -82,7 +82,7 @@ impl Usage {
         }
     }
 
-    /// What there is when threads that are about to end have ended.
+    /// Reads the figures after threads that are about to end have ended.
     pub(crate) fn settled(threads: u64) -> Self {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {

@@ -16,21 +16,21 @@ example that of a WASI SDK.";
 const OPTIONS: [&str; 10] = [
     "--target=wasm32-wasi",
     "-O2",
-    // A library: the host calls what it wants, there is no `main`.
+    // A library without `main`: the host calls the functions that it wants.
     "-mexec-model=reactor",
-    // A guest that runs out of its own stack, which lies in its memory, traps instead of writing over its data.
+    // A guest that exhausts its own stack, which lies in its memory, traps. Otherwise it would overwrite its data.
     "-Wl,--stack-first",
     "-Wl,-z,stack-size=262144",
     // `guest/vfs.c` is the operating system.
     "-DSQLITE_OS_OTHER=1",
     "-DSQLITE_THREADSAFE=0",
     "-DSQLITE_OMIT_LOAD_EXTENSION",
-    // Whatever is temporary stays in memory: tables, sorters, statement journals.
+    // Temporary data stays in memory: tables, sorters, statement journals.
     "-DSQLITE_TEMP_STORE=2",
     "-DSQLITE_STMTJRNL_SPILL=-1",
 ];
 
-/// What the host calls: SQLite's own functions, and the allocator for what it passes to them.
+/// The functions that the host calls: SQLite's own, and the allocator for the data that it passes to them.
 const EXPORTS: [&str; 14] = [
     "malloc",
     "free",
@@ -59,7 +59,7 @@ fn main() {
     let amalgamation = Path::new(&sources).join("sqlite3.c");
     println!("cargo:rerun-if-changed={}", amalgamation.display());
 
-    // A few bytes first, so that a missing tool is found before half a minute has passed.
+    // Compiles a few bytes first, so that a missing tool is noticed before half a minute has passed.
     let probe = out.join("probe.c");
     fs::write(&probe, "#include <stdlib.h>\nvoid *probe(long n) { return malloc(n); }\n").expect("write to OUT_DIR");
     clang(["-Wl,--export=probe".as_ref(), probe.as_os_str()], &out.join("probe.wasm"));

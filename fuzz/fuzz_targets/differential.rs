@@ -1,4 +1,4 @@
-//! The cases of `tests/differential`, made from what the fuzzer comes up with.
+//! Runs the cases of `tests/differential`, made from the fuzzer's input.
 //!
 //! ```sh
 //! cargo +nightly fuzz run differential -- -max_len=4096 -timeout=60
@@ -18,7 +18,7 @@ use std::sync::LazyLock;
 
 static BENCH: LazyLock<Bench> = LazyLock::new(Bench::new);
 
-/// The first bytes say in which order to poll and how to divide the others between a guest and its cases.
+/// The first bytes decide the order of polls, and how the other bytes are divided between a guest and its cases.
 fn group(data: &[u8]) -> Option<Group> {
     let (order, data) = data.split_first_chunk()?;
     let ([cases, guest_len @ ..], data) = data.split_first_chunk::<3>()?;
@@ -34,7 +34,7 @@ fn group(data: &[u8]) -> Option<Group> {
 
 fuzz_target!(
     init: {
-        // In front of the fuzzer's own hook, which takes every panic for a failure.
+        // Comes before the fuzzer's own hook, which would take every panic for a failure.
         quiet_host_panics();
     },
     |data: &[u8]| {

@@ -1,4 +1,4 @@
-//! Functions that components export, and resources that they own, on a stack.
+//! Calling functions that components export, and dropping their resources, on a stack.
 
 use crate::call::{Call, Job};
 use crate::sealed::Extended;
@@ -7,8 +7,8 @@ use std::fmt;
 use wasmtime::component::{ComponentNamedList, Func, Lift, Lower, ResourceAny, TypedFunc, Val};
 use wasmtime::{AsContextMut, StoreContextMut};
 
-/// A component's function to be called on stacks, many times, with parameters and results of Rust types: from a
-/// [`wasmtime::component::TypedFunc`], which code from `bindgen!` gives as `func_…()`.
+/// A component's function to call on stacks, any number of times, with parameters and results of Rust types. Convert a
+/// [`wasmtime::component::TypedFunc`], which code from `bindgen!` returns from `func_…()`.
 ///
 /// For an example, see [`LinkerInstanceExt`](crate::component::LinkerInstanceExt).
 pub struct AsyncFunc<Params, Return>(TypedFunc<Params, Return>);
@@ -22,12 +22,12 @@ where
     ///
     /// # Errors
     ///
-    /// A trap, or the error of a host function, and those of [`Stack::run`]. Stack and store stay usable, but the store's
-    /// components are not entered again.
+    /// A trap, an error of a host function, or one of the errors of [`Stack::run`]. Stack and store stay usable, but
+    /// wasmtime does not enter the store's components again.
     ///
     /// # Panics
     ///
-    /// `poll` panics if the function belongs to another store, and goes on with the panic of a host function.
+    /// `poll` panics if the function belongs to another store, and propagates a panic of a host function.
     ///
     /// # Cancel safety
     ///
@@ -45,16 +45,17 @@ where
         Call::new(stack, store.as_store_mut(), TypedCall::new(self.0, params))
     }
 
-    /// Calls the function from an async host function that a guest has called, with its store's context: see [`CallWithin`].
+    /// Calls the function from an async host function that a guest has called. Takes the context of that function's
+    /// store. See [`CallWithin`].
     ///
     /// # Errors
     ///
-    /// A trap, or the error of a host function, and those of [`CallWithin`]. For calls of the very component that called the
-    /// host function, see [the module](crate::component#nested-calls).
+    /// A trap, an error of a host function, or one of the errors of [`CallWithin`]. To call the same component that
+    /// called the host function, see [the module](crate::component#nested-calls).
     ///
     /// # Panics
     ///
-    /// `poll` panics if the function belongs to another store, and goes on with the panic of a host function.
+    /// `poll` panics if the function belongs to another store, and propagates a panic of a host function.
     pub fn call_within<'a, C: AsContextMut>(
         &self,
         store: &'a mut C,
@@ -63,7 +64,7 @@ where
         CallWithin::new(store, TypedCall::new(self.0, params))
     }
 
-    /// wasmtime's view of the function.
+    /// wasmtime's type for the function.
     pub fn as_typed(&self) -> &TypedFunc<Params, Return> {
         &self.0
     }
@@ -93,14 +94,16 @@ where
     }
 }
 
-/// Calls on a stack for [`wasmtime::component::Func`], with parameters and results of types known at run time only.
+/// Calls on a stack for [`wasmtime::component::Func`], with parameters and results whose types are only known at run
+/// time.
 pub trait FuncExt: Extended + Copy + Into<Func> {
-    /// Calls the function on `stack`, and its `post-return` function, if any. The results are written to `results` when the call's
-    /// future is ready.
+    /// Calls the function on `stack`, and its `post-return` function, if any. The results are in `results` when the
+    /// call's future is ready.
     ///
     /// # Errors
     ///
-    /// What is wrong with number and types of `params` and `results`, with nothing run. Else as for [`AsyncFunc::call`].
+    /// If `params` or `results` have the wrong number or types, the call fails and runs nothing. Otherwise those of
+    /// [`AsyncFunc::call`].
     ///
     /// # Panics
     ///
@@ -123,12 +126,12 @@ pub trait FuncExt: Extended + Copy + Into<Func> {
         Call::new(stack, store.as_store_mut(), UntypedCall { func: (*self).into(), params, results })
     }
 
-    /// Calls the function from an async host function that a guest has called, with its store's context: see [`CallWithin`]. The
-    /// results are written to `results` when the future is ready.
+    /// Calls the function from an async host function that a guest has called. Takes the context of that function's
+    /// store. The results are in `results` when the future is ready. See [`CallWithin`].
     ///
     /// # Errors
     ///
-    /// As for [`call_on`](Self::call_on) and [`AsyncFunc::call_within`].
+    /// Those of [`call_on`](Self::call_on) and of [`AsyncFunc::call_within`].
     ///
     /// # Panics
     ///
@@ -145,9 +148,10 @@ pub trait FuncExt: Extended + Copy + Into<Func> {
 
 impl FuncExt for Func {}
 
-/// Dropping on a stack for [`wasmtime::component::ResourceAny`].
+/// Drops a [`wasmtime::component::ResourceAny`] on a stack.
 pub trait ResourceAnyExt: Extended + Into<ResourceAny> {
-    /// Drops a resource that the host owns on `stack`, where its destructor may call async host functions.
+    /// Drops a resource that the host owns. This happens on `stack`, where the destructor may call async host
+    /// functions.
     ///
     /// # Errors
     ///
@@ -155,7 +159,7 @@ pub trait ResourceAnyExt: Extended + Into<ResourceAny> {
     ///
     /// # Cancel safety
     ///
-    /// See [`Call`]. The resource is gone.
+    /// See [`Call`]. The resource is gone in any case.
     fn drop_on<'a, S, C>(self, stack: &'a mut S, store: &'a mut C) -> Call<'a, S, C::Data, DropResource>
     where
         S: Stack + Carries<C::Data>,
@@ -164,7 +168,8 @@ pub trait ResourceAnyExt: Extended + Into<ResourceAny> {
         Call::new(stack, store.as_store_mut(), DropResource { resource: self.into() })
     }
 
-    /// Drops the resource from an async host function that a guest has called, with its store's context: see [`CallWithin`].
+    /// Drops the resource from an async host function that a guest has called. Takes the context of that function's
+    /// store. See [`CallWithin`].
     ///
     /// # Errors
     ///
@@ -176,7 +181,8 @@ pub trait ResourceAnyExt: Extended + Into<ResourceAny> {
 
 impl ResourceAnyExt for ResourceAny {}
 
-// Every stack carries these jobs: parameters and results of Rust types are `Send`, as wasmtime asks of them, and so are the rest.
+// Every stack carries these jobs: wasmtime requires parameters and results of Rust types to be `Send`, and everything
+// else is `Send`, too.
 const _: () = {
     const fn is_send<T: Send>() {}
     is_send::<UntypedCall<'_>>();

@@ -15,8 +15,8 @@ use wasmtime::{AsContextMut, StoreContextMut};
 
 /// Async host functions and resources for [`wasmtime::component::LinkerInstance`].
 ///
-/// The closures are those of wasmtime's own `func_wrap`, made async: parameters and results are tuples, and the store's context
-/// comes first.
+/// The closures are async versions of those that wasmtime's own `func_wrap` takes: parameters and results are tuples,
+/// and the store's context comes first.
 ///
 /// # Errors
 ///
@@ -80,8 +80,8 @@ pub trait LinkerInstanceExt<'i, T: 'static>: Extended + BorrowMut<LinkerInstance
         self.borrow_mut().func_wrap(name, blocking(f))
     }
 
-    /// Defines an async host function by a closure that returns a `Send` future, which does not keep the store's context, for
-    /// every stack, [`SendFiberStack`](crate::SendFiberStack) included.
+    /// Defines an async host function from a closure that returns a `Send` future. The future does not keep the store's
+    /// context. It works on every stack, including [`SendFiberStack`](crate::SendFiberStack).
     ///
     /// # Errors
     ///
@@ -99,8 +99,8 @@ pub trait LinkerInstanceExt<'i, T: 'static>: Extended + BorrowMut<LinkerInstance
         self.borrow_mut().func_wrap(name, blocking_send(f))
     }
 
-    /// Defines an async host function by a closure in the shape of wasmtime's own `func_wrap_async`: its future is boxed and
-    /// `Send`, may keep the store's context, and works on every stack.
+    /// Defines an async host function from a closure with the signature that wasmtime's own `func_wrap_async` takes.
+    /// Its future is boxed and `Send`, and may keep the store's context. It works on every stack.
     ///
     /// # Errors
     ///
@@ -117,7 +117,7 @@ pub trait LinkerInstanceExt<'i, T: 'static>: Extended + BorrowMut<LinkerInstance
         self.borrow_mut().func_wrap(name, blocking_boxed(f))
     }
 
-    /// Defines an async host function whose type is known at run time only.
+    /// Defines an async host function whose type is only known at run time.
     ///
     /// # Errors
     ///
@@ -130,7 +130,8 @@ pub trait LinkerInstanceExt<'i, T: 'static>: Extended + BorrowMut<LinkerInstance
         self.borrow_mut().func_new(name, blocking_untyped(f))
     }
 
-    /// The same in the shape of wasmtime's own `func_new_async`: a boxed `Send` future, for every stack.
+    /// Defines an async host function whose type is only known at run time, from a closure that wasmtime's own
+    /// `func_new_async` takes. Its future is boxed and `Send`. It works on every stack.
     ///
     /// # Errors
     ///
@@ -150,7 +151,7 @@ pub trait LinkerInstanceExt<'i, T: 'static>: Extended + BorrowMut<LinkerInstance
         self.borrow_mut().func_new(name, blocking_boxed_untyped(f))
     }
 
-    /// Defines a resource with an async destructor, which runs when the guest drops an owned one.
+    /// Defines a resource with an async destructor, which runs when the guest drops a resource that it owns.
     ///
     /// # Errors
     ///
@@ -164,7 +165,8 @@ pub trait LinkerInstanceExt<'i, T: 'static>: Extended + BorrowMut<LinkerInstance
         self.borrow_mut().resource(name, ty, blocking(destructor))
     }
 
-    /// The same in the shape of wasmtime's own `resource_async`: a boxed `Send` future, for every stack.
+    /// Defines a resource with an async destructor that wasmtime's own `resource_async` takes. Its future is boxed and
+    /// `Send`. It works on every stack.
     ///
     /// # Errors
     ///
@@ -179,7 +181,8 @@ pub trait LinkerInstanceExt<'i, T: 'static>: Extended + BorrowMut<LinkerInstance
 
 impl<'i, T: 'static> LinkerInstanceExt<'i, T> for LinkerInstance<'i, T> {}
 
-/// Instantiation on a stack for [`wasmtime::component::Linker`], so that what runs at that time may call async host functions.
+/// Instantiation on a stack for [`wasmtime::component::Linker`], where code that runs during instantiation may call
+/// async host functions.
 pub trait LinkerExt<T: 'static>: Extended + Borrow<Linker<T>> {
     /// Instantiates a component on `stack`.
     ///
@@ -203,8 +206,8 @@ pub trait LinkerExt<T: 'static>: Extended + Borrow<Linker<T>> {
         Call::new(stack, store.as_store_mut(), Instantiate { linker: self.borrow(), component })
     }
 
-    /// Instantiates a component from an async host function that a guest has called, with its store's context: see
-    /// [`CallWithin`].
+    /// Instantiates a component from an async host function that a guest has called. Takes the context of that
+    /// function's store. See [`CallWithin`].
     ///
     /// # Errors
     ///
@@ -223,7 +226,7 @@ pub trait LinkerExt<T: 'static>: Extended + Borrow<Linker<T>> {
 
 impl<T: 'static> LinkerExt<T> for Linker<T> {}
 
-/// Instantiation on a stack for [`wasmtime::component::InstancePre`], whose imports are resolved already.
+/// Instantiation on a stack for [`wasmtime::component::InstancePre`], which has its imports resolved already.
 pub trait InstancePreExt<T: 'static>: Extended + Borrow<InstancePre<T>> {
     /// Instantiates the component on `stack`.
     ///
@@ -242,8 +245,8 @@ pub trait InstancePreExt<T: 'static>: Extended + Borrow<InstancePre<T>> {
         Call::new(stack, store.as_store_mut(), InstantiatePre::new(self.borrow()))
     }
 
-    /// Instantiates the component from an async host function that a guest has called, with its store's context: see
-    /// [`CallWithin`].
+    /// Instantiates the component from an async host function that a guest has called. Takes the context of that
+    /// function's store. See [`CallWithin`].
     ///
     /// # Errors
     ///

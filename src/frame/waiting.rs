@@ -1,4 +1,4 @@
-//! Waiting, on the stack: polls a future, and leaves the stack while it is pending.
+//! Waiting on the stack: polls a future, and leaves the stack while the future is pending.
 
 use super::Frame;
 use crate::Error;
@@ -10,27 +10,29 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-/// How many futures the code on a thread's stack waits for in one stretch, before the poller has a turn.
+/// How many futures the code on a thread's stack may wait for in one stretch, before the poller gets a turn.
 ///
-/// Executors with a budget for the futures of a task, such as tokio, see the futures of a fiber, which are polled on the
-/// poller's thread, but not those of a thread. A guest whose futures are always ready would never let go of its poller.
+/// Some executors, such as tokio, have a budget for the futures of a task. They see the futures of a fiber, which are
+/// polled on the poller's thread, but not the futures of a thread's stack. Without this limit, a guest whose futures
+/// are always ready would never return to its poller.
 #[cfg(feature = "thread-backend")]
 pub(crate) const BUDGET: u32 = 128;
 
-/// What came of polling a future once.
+/// The result of polling a future once.
 pub(crate) enum Polled<T> {
     Ready(T),
     Pending,
-    /// Pending, but the stack was suspended within the poll. What the future had asked to be woken for may have happened
-    /// since, with the wake-up spent on what the stack was waiting for then, or with another poller's waker.
+    /// Pending, but the stack was suspended during the poll. The event that the future waits for may have happened
+    /// since. Its wake-up may have been used up by what the stack was waiting for then, or may have gone to another
+    /// poller's waker.
     Stale,
 }
 
 impl Frame {
-    /// Polls the future until it is ready, suspending the stack whenever it is not.
+    /// Polls the future until it is ready, and suspends the stack whenever it is not.
     ///
-    /// The future is pinned where it was made: to move it takes longer than to poll one that is ready. Only if it may have
-    /// nested calls, `NESTS`, is its address given away. Otherwise a small one is not in memory at all.
+    /// The future is pinned where it was made, because moving it takes longer than polling one that is ready. Its
+    /// address is only exposed if it may make nested calls (`NESTS`). Otherwise a small future is not in memory at all.
     #[inline]
     pub(crate) fn block_on<const NESTS: bool, F: Future>(
         &self,
@@ -62,33 +64,33 @@ impl Frame {
         }
     }
 
-    /// Takes one wait from the budget of this stretch, and suspends the stack once if none is left.
+    /// Takes one wait from the budget of this stretch. If none is left, suspends the stack once.
     #[cfg(feature = "thread-backend")]
     fn spend(&self, site: Site) -> Result<(), Error> {
         if let Some(left) = self.budget.get().checked_sub(1) {
             self.budget.set(left);
             return Ok(());
         }
-        // Where a future that is ready works, so it does with nothing left: in a destructor during a panic, and inside the
-        // poll of another future, which is only suspended if it must be.
+        // A wait for a ready future must work in places where the stack cannot be suspended, even without budget: in a
+        // destructor during a panic, and inside the poll of another future, which is only suspended if necessary.
         if self.polling.get() || self.allow(site).is_err() {
             return Ok(());
         }
         self.yield_now(site)
     }
 
-    /// Suspends the stack once, having asked to be resumed soon.
+    /// Asks to be resumed soon, and suspends the stack once.
     pub(crate) fn yield_now(&self, site: Site) -> Result<(), Error> {
         if self.cancelled.get() {
             return Err(Error::Cancelled);
         }
         self.allow(site)?;
-        // A clone, because waking runs foreign code, and the poller's waker is gone should that suspend. Woken by value, so
-        // that the clone is gone, too, when this suspends.
+        // Uses a clone, because waking runs foreign code. If that code suspends the stack, the poller's waker is gone.
+        // Wakes by value, so that the clone is dropped before this suspends.
         let waker = self.poller_waker().clone();
         let stretch = self.stretch.get();
         waker.wake();
-        // Should that have suspended, the turn of others has been.
+        // If waking has suspended the stack, other tasks have had their turn already.
         if self.stretch.get() == stretch { self.suspend(site) } else { Ok(()) }
     }
 
@@ -106,7 +108,7 @@ impl Frame {
             }
         }
 
-        // Before anything of the user's runs, a waker's destructor included.
+        // Comes before any code of the user's, including a waker's destructor.
         let stretch = self.stretch.get();
         let own;
         let waker = if self.polling.get() {
@@ -128,7 +130,7 @@ impl Frame {
         }
     }
 
-    /// The waker of this stretch. Only before the stack is left.
+    /// The waker of this stretch. Valid only until the stack is left.
     #[inline]
     fn poller_waker(&self) -> &Waker {
         // SAFETY: the poller keeps its waker alive while it waits for the stack to be left.
@@ -142,14 +144,14 @@ impl Frame {
         let waker = self.poller_waker();
         if !self.is_own_waker(waker) {
             let fresh = waker.clone();
-            // SAFETY: no future is being polled, so nothing refers to what is replaced.
+            // SAFETY: no future is being polled, so nothing refers to the waker that is replaced.
             let stale = self.kept.with_mut(|kept| unsafe { (*kept).replace(fresh) });
-            // Only now, since this may run anything.
+            // Dropped last, because this may run any code.
             drop(stale);
         }
     }
 
-    /// Whether this stack may be suspended by the running code.
+    /// Checks whether the running code may suspend this stack.
     ///
     /// # Errors
     ///
@@ -158,20 +160,20 @@ impl Frame {
     pub(crate) fn allow(&self, site: Site) -> Result<(), Error> {
         #[cfg(fiber_stack)]
         if self.nesting.is_aside() {
-            // This code does not even run on the stack.
+            // This code does not run on this frame's stack at all.
             return Err(Error::ForeignFrames { between: Between::Poll });
         }
         Ok(self.limits.allow(site, self.polling.get())?)
     }
 
-    /// Whether a waker is the one that this frame gives to futures, so that its task polls all of the host function.
+    /// Whether this is the waker that the frame gives to futures. If so, its task polls all of the host function.
     #[inline]
     pub(crate) fn is_own_waker(&self, waker: &Waker) -> bool {
-        // SAFETY: nothing replaces `kept` while this reference lives: `will_wake` compares two words.
+        // SAFETY: nothing replaces `kept` while this reference lives, because `will_wake` only compares two words.
         self.kept.with(|kept| unsafe { &*kept }.as_ref().is_some_and(|kept| kept.will_wake(waker)))
     }
 
-    /// Leaves the stack and comes back when the poller enters it again.
+    /// Leaves the stack, and returns when the poller enters it again.
     #[inline]
     fn suspend(&self, site: Site) -> Result<(), Error> {
         debug_assert!(!self.cancelled.get(), "a poll in whose middle the call was cancelled is stale");

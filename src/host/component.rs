@@ -1,4 +1,4 @@
-//! The synchronous functions that components call, of async host functions and destructors of resources.
+//! Makes the synchronous functions that components call, from async host functions and destructors of resources.
 
 use super::{Boxed, wait, wait_send};
 use crate::Result;
@@ -10,7 +10,7 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::Val;
 use wasmtime::component::types::ComponentFunc;
 
-/// Of an async closure.
+/// From an async closure.
 pub(crate) fn blocking<T, P, R>(
     f: impl AsyncFn(StoreContextMut<'_, T>, P) -> Result<R> + Send + Sync + 'static,
 ) -> impl Fn(StoreContextMut<'_, T>, P) -> Result<R> + Send + Sync + 'static
@@ -20,7 +20,8 @@ where
     move |store, params| wait::<true, _>(store_id(&store), pin!(Some(f(store, params))))?
 }
 
-/// Of a closure that returns a `Send` future, which cannot keep the store's context, so that it has no nested calls.
+/// From a closure that returns a `Send` future. That future cannot keep the store's context, so it makes no nested
+/// calls.
 pub(crate) fn blocking_send<T, P, R, Fut>(
     f: impl Fn(StoreContextMut<'_, T>, P) -> Fut + Send + Sync + 'static,
 ) -> impl Fn(StoreContextMut<'_, T>, P) -> Result<R> + Send + Sync + 'static
@@ -31,7 +32,7 @@ where
     move |store, params| wait_send::<false, _>(store_id(&store), pin!(Some(OutOfLine::new(f(store, params)))))?
 }
 
-/// Of a closure in wasmtime's own shape.
+/// From a closure with wasmtime's own signature.
 pub(crate) fn blocking_boxed<T, P, R>(
     f: impl Fn(StoreContextMut<'_, T>, P) -> Boxed<'_, Result<R>> + Send + Sync + 'static,
 ) -> impl Fn(StoreContextMut<'_, T>, P) -> Result<R> + Send + Sync + 'static
@@ -43,7 +44,7 @@ where
     }
 }
 
-/// Of an async closure whose type is known at run time only.
+/// From an async closure whose type is only known at run time.
 pub(crate) fn blocking_untyped<T, F>(
     f: F,
 ) -> impl Fn(StoreContextMut<'_, T>, ComponentFunc, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static
@@ -54,7 +55,7 @@ where
     move |store, ty, params, results| wait::<true, _>(store_id(&store), pin!(Some(f(store, ty, params, results))))?
 }
 
-/// Of one in wasmtime's own shape.
+/// From a closure with wasmtime's own signature, whose type is only known at run time.
 pub(crate) fn blocking_boxed_untyped<T, F>(
     f: F,
 ) -> impl Fn(StoreContextMut<'_, T>, ComponentFunc, &[Val], &mut [Val]) -> Result<()> + Send + Sync + 'static
@@ -65,7 +66,7 @@ where
         + Sync
         + 'static,
 {
-    // All of one lifetime, the shortest.
+    // Gives everything the same lifetime, the shortest one.
     fn call<'a, T: 'static>(
         f: &impl Fn(StoreContextMut<'a, T>, ComponentFunc, &'a [Val], &'a mut [Val]) -> Boxed<'a, Result<()>>,
         store: StoreContextMut<'a, T>,

@@ -1,4 +1,4 @@
-//! What a user wants around the code of a stack's calls.
+//! The hook that surrounds the code of a stack's calls.
 
 use crate::frame::Frame;
 use std::any::Any;
@@ -7,7 +7,8 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// Captures on the poller's thread what is called on the thread that the stack runs on, which gives what is dropped there.
+/// Captures on the poller's thread. What it returns is called on the thread that the stack runs on, and what that
+/// returns is dropped there.
 #[derive(Clone)]
 pub(crate) struct Hook(Arc<dyn Fn() -> Captured + Send + Sync>);
 pub(crate) type Captured = Box<dyn FnOnce() -> Box<dyn Any> + Send>;
@@ -24,12 +25,13 @@ impl Hook {
         }))
     }
 
-    /// Does not unwind, because the stack that is about to be entered may be in the middle of a call. `None` after a panic.
+    /// Returns `None` after a panic. Does not unwind, because the stack that is about to be entered may be in the
+    /// middle of a call.
     pub(crate) fn capture(&self) -> Option<Captured> {
         aside(|| (self.0)())
     }
 
-    /// All of it on one thread. Does not unwind, as above.
+    /// Captures and enters on one thread. Does not unwind either.
     #[cfg(fiber_stack)]
     #[cold]
     pub(crate) fn enter(&self) -> Option<Surroundings> {
@@ -44,7 +46,7 @@ impl fmt::Debug for Hook {
     }
 }
 
-/// What surrounds one stretch of a call, until this is dropped.
+/// The ambient state of one stretch of a call, until this is dropped.
 #[cfg(fiber_stack)]
 pub(crate) struct Surroundings(Option<Box<dyn Any>>);
 
@@ -56,13 +58,13 @@ impl Drop for Surroundings {
     }
 }
 
-/// Runs code of the user's that is not part of a call, and must not suspend what it runs on.
+/// Runs the user's code, which is not part of a call, and must not suspend the stack that it runs on.
 fn aside<R>(f: impl FnOnce() -> R) -> Option<R> {
     let _hidden = Frame::hide_current();
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(result) => Some(result),
         Err(payload) => {
-            // Its destructor may panic.
+            // The payload's destructor may panic.
             mem::forget(payload);
             None
         }

@@ -1,4 +1,4 @@
-//! The stacks that calls run on: what a backend must do, and which one a target has.
+//! The stacks that calls run on: what a backend must do, and which backends a target has.
 
 use crate::call::Call;
 use crate::frame::Frame;
@@ -14,7 +14,7 @@ pub(crate) mod fiber;
 pub(crate) mod thread;
 pub(crate) mod within;
 
-/// The stacks that this target has with the features in use.
+/// The stacks that this target has with the enabled features.
 pub(crate) mod available {
     #[cfg(feature = "thread-backend")]
     pub use super::thread::{ThreadCache, ThreadStack};
@@ -23,11 +23,11 @@ pub(crate) mod available {
         fiber_stack => {
             pub use super::fiber::{FiberStack, Parking, SendFiberStack, UseSendFiberStackOrLocalSet};
 
-            /// The best stack that this target has with the features in use.
+            /// The best stack that this target has with the enabled features.
             pub type DefaultStack = FiberStack;
         }
         feature = "thread-backend" => {
-            /// The best stack that this target has with the features in use.
+            /// The best stack that this target has with the enabled features.
             pub type DefaultStack = ThreadStack;
         }
         _ => {
@@ -39,17 +39,20 @@ pub(crate) mod available {
     }
 }
 
-/// The size that fits wasmtime's default configuration, in bytes: 2 MiB, as wasmtime's own `Config::async_stack_size`.
+/// The stack size that fits wasmtime's default configuration, in bytes: 2 MiB, the same as wasmtime's own
+/// `Config::async_stack_size`.
 ///
-/// Guests may use 512 KiB of it (`Config::max_wasm_stack`, counted from where the guest was entered), the rest is for
-/// host functions. It is address space: memory is taken as it is used, page by page.
+/// Guests may use 512 KiB of it (`Config::max_wasm_stack`, counted from where the guest was entered). The rest is for
+/// host functions. The size is address space: the system provides memory page by page, as it is used.
 pub const DEFAULT_STACK_SIZE: usize = 2 << 20;
 
-/// The least size of a stack, in bytes.
+/// The smallest size of a stack, in bytes.
 const MIN_SIZE: usize = 64 << 10;
-/// What a stack must have besides what guests may use, in bytes: for the entry, and for what a guest near its limit calls.
+/// The space that a stack must have in addition to what guests may use, in bytes. The entry needs it, and so does what
+/// a guest calls when it is near its limit.
 const HOST_ROOM: usize = 32 << 10;
-/// The greatest size of a stack, in bytes: above what any system has to give, below where sums overflow.
+/// The largest size of a stack, in bytes. It is more than any system can provide, and small enough that sums do not
+/// overflow.
 const MAX_SIZE: usize = usize::MAX >> 2;
 
 /// Checks a size that a user asked for.
@@ -61,7 +64,7 @@ pub(crate) fn check_size(size: usize) -> Result<usize, Error> {
     }
 }
 
-/// Checks that guests are stopped by wasmtime's limit before they come to the end of a stack.
+/// Checks that wasmtime's limit stops guests before they reach the end of a stack.
 #[inline]
 pub(crate) fn check_room(size: usize, engine: &Engine) -> Result<(), Error> {
     let min = engine.get_max_wasm_stack().saturating_add(HOST_ROOM);
@@ -69,16 +72,16 @@ pub(crate) fn check_room(size: usize, engine: &Engine) -> Result<(), Error> {
     if size >= min || engine.is_pulley() { Ok(()) } else { Err(Error::StackTooSmall { size, min }) }
 }
 
-/// An address on the stack that this code runs on.
+/// Returns an address on the stack that this code runs on.
 #[inline(never)]
 pub(crate) fn here() -> usize {
     let local = 0_u8;
     black_box(&raw const local).addr()
 }
 
-/// A stack that calls run on, one at a time, call after call.
+/// A stack that calls run on: one at a time, call after call.
 ///
-/// Every way to call takes the stack by `&mut`, for as long as the call lasts, so no two calls can share one:
+/// Every way to call borrows the stack mutably for as long as the call lasts, so two calls cannot share it:
 ///
 /// ```compile_fail,E0499
 /// # use wasmtime_async::{DefaultStack, Stack, Store};
@@ -92,47 +95,49 @@ pub(crate) fn here() -> usize {
 /// # Ok::<(), wasmtime_async::Error>(())
 /// ```
 ///
-/// An idle stack can be sent to another thread. The trait is sealed: its kinds are [`FiberStack`](crate::FiberStack),
-/// [`SendFiberStack`](crate::SendFiberStack) and, with the feature `thread-backend`, `ThreadStack`.
+/// An idle stack can be sent to another thread. The trait is sealed. It is implemented by
+/// [`FiberStack`](crate::FiberStack), [`SendFiberStack`](crate::SendFiberStack) and, with the feature `thread-backend`,
+/// `ThreadStack`. [Which stack?](crate::guide::which_stack) helps to choose.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a stack",
     note = "a stack that was taken from a `Pool` is passed as `&mut *stack`"
 )]
 pub trait Stack: Backend {
-    /// Makes a stack of `size` bytes. [`DEFAULT_STACK_SIZE`] fits wasmtime's default configuration; where
-    /// `Config::max_wasm_stack` was changed, it must be larger than that by what host functions need, at least 32 KiB.
+    /// Makes a stack of `size` bytes.
+    ///
+    /// [`DEFAULT_STACK_SIZE`] fits wasmtime's default configuration. If you change `Config::max_wasm_stack`, the stack
+    /// must be larger than that by what host functions need, and by at least 32 KiB.
     ///
     /// # Errors
     ///
     /// [`Error::StackSize`] if no stack of this size can work, [`Error::StackMemory`] or [`Error::ThreadSpawn`] if the
-    /// operating system has none to give.
+    /// operating system cannot provide one.
     fn new(size: usize) -> Result<Self, Error>;
 
     /// The size that was asked for, in bytes. The stack may be larger, by less than a page, on Windows by less than 128 KiB.
     fn size(&self) -> usize;
 
-    /// Sets what surrounds the code of calls on this stack, in place of what was set before.
+    /// Sets a hook that surrounds the code of calls on this stack. It replaces the previous hook.
     ///
-    /// `capture` is called whenever a call is polled, or dropped while suspended, on the thread that does so. What it
-    /// returns is called on the thread that the stack runs on, before code of the call runs. What that returns is dropped
-    /// there before control goes back to the poller. A `ThreadStack` has a thread of its own; all other stacks run on the
-    /// poller's.
+    /// - `capture` runs on the polling thread, whenever a call is polled, or dropped while suspended.
+    /// - What it returns is called on the thread that the stack runs on, before code of the call runs. A `ThreadStack`
+    ///   has a thread of its own; all other stacks run on the poller's thread.
+    /// - What that returns is dropped on the same thread, before control returns to the poller.
     ///
-    /// So a host function sees what its call was polled with, and what it sets itself is put away while the call is suspended.
-    /// `tokio_runtime` (feature `tokio`) and `tracing_spans` (feature `tracing`) are made for this.
-    ///
-    /// None of the three can suspend a stack.
+    /// So a host function sees the state with which its call is polled, and the state that it sets itself is put away while
+    /// the call is suspended. `tokio_runtime` (feature `tokio`) and `tracing_spans` (feature `tracing`) are hooks of this
+    /// kind. None of the three steps can suspend a stack.
     ///
     /// # Panics
     ///
     /// Never panics itself. If one of the two closures panics, or the drop of what the second one returned, the panic ends
-    /// there and the call goes on without. After a panic on the thread of a `ThreadStack`, that thread is not used for other
-    /// calls.
+    /// there, and the call continues without the hook. After a panic on the thread of a `ThreadStack`, that thread is not
+    /// used for other calls.
     ///
     /// # Examples
     ///
-    /// The poller's thread has a name for the current request in a thread-local variable, and host functions want it, on
-    /// whichever thread they run:
+    /// The polling thread has a name for the current request in a thread-local variable. Host functions see that name,
+    /// whatever thread they run on:
     ///
     /// ```
     /// use std::cell::RefCell;
@@ -165,25 +170,29 @@ pub trait Stack: Backend {
         E: FnOnce() -> G + Send + 'static,
         G: 'static;
 
-    /// Runs `f` on this stack. It may call wasm, instantiate modules, and wait for futures in the middle of any of it,
-    /// by [`suspend_until`](crate::suspend_until) or in the async host functions that wasm calls.
+    /// Runs `f` on this stack. It may call wasm, instantiate modules, and wait for futures in the middle of any of it:
+    /// with [`suspend_until`](crate::suspend_until), or in the async host functions that wasm calls.
     ///
-    /// Nothing runs before the first poll. Like a thread's, the closure is `'static`: it may be left suspended for ever.
+    /// Nothing runs before the first poll. Like a thread's closure, `f` is `'static`, because it may stay suspended
+    /// forever.
     ///
-    /// Guests that `f` calls may wait on a `ThreadStack`, and on a [`FiberStack::unchecked`](crate::FiberStack::unchecked).
-    /// Other stacks do not suspend `f`, and what waits gets [`Error::ForeignFrames`]: there, call guests by
-    /// [`AsyncFunc::call`](crate::AsyncFunc::call), [`FuncExt::call_on`](crate::FuncExt::call_on) and
+    /// Guests that `f` calls may wait on a `ThreadStack`, and on a
+    /// [`FiberStack::unchecked`](crate::FiberStack::unchecked). Other stacks do not suspend `f`, and code that wants to
+    /// wait gets [`Error::ForeignFrames`]. On those, call guests with [`AsyncFunc::call`](crate::AsyncFunc::call),
+    /// [`FuncExt::call_on`](crate::FuncExt::call_on) and
     /// [`LinkerExt::instantiate_on`](crate::LinkerExt::instantiate_on).
     ///
     /// # Errors
     ///
-    /// Whatever `f` returns; [`Error::StackTooSmall`] if guests of the store's engine may use more than it has;
-    /// [`Error::StackMemory`], [`Error::ThreadSpawn`] or [`Error::Fibers`] if the stack must be made anew, or for another
-    /// thread, and cannot.
+    /// - whatever `f` returns;
+    /// - [`Error::StackTooSmall`] if guests of the store's engine may use more space than the stack has;
+    /// - [`Error::StackMemory`], [`Error::ThreadSpawn`] or [`Error::Fibers`] if the stack must be made again, or for
+    ///   another thread, and cannot be.
     ///
     /// # Panics
     ///
-    /// If the store is lost: see [`Store`](crate::Store). A panic of `f` goes on in `poll`, with its payload. Stack and store can be used afterwards.
+    /// If the store is lost: see [`Store`](crate::Store). `poll` propagates a panic of `f` with its payload. Stack and
+    /// store stay usable afterwards.
     ///
     /// # Cancel safety
     ///
@@ -215,7 +224,7 @@ pub trait Stack: Backend {
         Call::new(self, store.as_store_mut(), f)
     }
 
-    /// [`run`](Self::run) for code that is generic over the stack: every stack carries what is `Send`.
+    /// Does the same as [`run`](Self::run) in code that is generic over the stack: every stack carries what is `Send`.
     ///
     /// # Errors
     ///
@@ -250,8 +259,8 @@ pub trait Stack: Backend {
     }
 }
 
-/// A stack whose calls are `Send` if the store's data is: [`SendFiberStack`](crate::SendFiberStack) and `ThreadStack`. For
-/// code that is generic over the stack.
+/// A stack whose calls are `Send` if the store's data is: [`SendFiberStack`](crate::SendFiberStack) and `ThreadStack`.
+/// This is a bound for code that is generic over the stack.
 ///
 /// ```
 /// use wasmtime::{Func, Result};
@@ -269,10 +278,10 @@ pub trait SendStack: Stack + Backend<Runner: Send> + Send {}
 
 impl<S: Stack + Backend<Runner: Send> + Send> SendStack for S {}
 
-/// What the calls on a stack may hold: anything on a `FiberStack`, whose calls never leave their thread; what is `Send` on a
-/// `SendFiberStack` and on a `ThreadStack`.
+/// What the calls on a stack may hold. On a `FiberStack`, that is anything, because its calls never leave their thread.
+/// On a `SendFiberStack` and on a `ThreadStack`, it must be `Send`.
 ///
-/// Code that is generic over the stack needs it for the store's data:
+/// Code that is generic over the stack needs this bound for the store's data:
 ///
 /// ```
 /// # use wasmtime::Func;
@@ -297,7 +306,7 @@ pub trait Carries<T: ?Sized>: CarriesSealed<T> {}
 #[diagnostic::do_not_recommend]
 impl<S: CarriesSealed<T>, T: ?Sized> Carries<T> for S {}
 
-/// The same seen from the other side, for closures, which have no name.
+/// The reverse of [`Carries`], for closures, whose types have no name.
 #[diagnostic::on_unimplemented(
     message = "a call on `{S}` cannot hold `{Self}`",
     label = "this holds something that the call cannot take from thread to thread",
@@ -306,7 +315,7 @@ impl<S: CarriesSealed<T>, T: ?Sized> Carries<T> for S {}
     note = "code that is generic over the stack uses `run_send`, with a closure and a result that are `Send`"
 )]
 pub trait CarriedBy<S> {
-    /// Keeps others from saying so of types of their own.
+    /// Keeps other crates from implementing this for types of their own.
     #[doc(hidden)]
     const SEAL: Seal;
 }
@@ -316,61 +325,61 @@ impl<S: Carries<T>, T: ?Sized> CarriedBy<S> for T {
     const SEAL: Seal = Seal;
 }
 
-/// Known to this crate alone.
+/// A type that only this crate can make.
 #[derive(Debug)]
 pub struct Seal;
 
-/// Keeps others from saying that a stack carries what it does not.
+/// Keeps other crates from declaring that a stack carries a type.
 pub trait CarriesSealed<T: ?Sized> {}
 
-/// What each kind of stack must do for [`Call`].
+/// What each kind of stack must do for a [`Call`].
 ///
 /// # Safety
 ///
-/// - [`enter`](Self::enter) runs [`Frame::serve`] of the runner's frame, on a stack of its own with a guard page below,
-///   and returns when that leaves the stack; entering again goes on where it was left. What happened before one is
-///   visible after it.
+/// - [`enter`](Self::enter) runs [`Frame::serve`] of the runner's frame, on a separate stack with a guard page below.
+///   It returns when that code leaves the stack. Entering again resumes that code where it left. Everything that
+///   happened before a switch is visible after it.
 /// - A runner's frame stays at its address until the runner is dropped.
 /// - While its stack runs, the frame is the current one of the running thread.
-/// - A runner is not `Send` unless everything that runs on it stays on a thread of its own, or nothing is suspended there that
-///   must.
-/// - A runner that is forgotten keeps its memory for ever.
+/// - A runner is not `Send`, unless everything that runs on it stays on a thread of its own, or nothing is ever
+///   suspended on it that must stay on one thread.
+/// - A runner that is forgotten keeps its memory forever.
 #[expect(unsafe_code, reason = "safe code relies on what a backend promises")]
 pub unsafe trait Backend: Sized {
-    /// The memory and the machinery of a stack. The stack holds it while idle, a call while it runs, so that a
-    /// forgotten call keeps it from being used again.
+    /// The memory and the machinery of a stack. The stack owns it while it is idle, and a call owns it while the call
+    /// runs. So after a call is forgotten, nothing uses its runner again.
     type Runner;
 
-    /// Takes the idle runner out of the stack for a call of this engine's, or makes one if the last was forgotten with its
-    /// call.
+    /// Takes the idle runner out of the stack for a call in this engine. Makes a new one if the last one was forgotten
+    /// with its call.
     #[doc(hidden)]
     fn take(&mut self, engine: &Engine) -> Result<Self::Runner, Error>;
 
-    /// Gives an idle runner back.
+    /// Returns an idle runner to the stack.
     ///
     /// # Safety
     ///
-    /// It was taken out of this very stack.
+    /// It was taken out of this same stack.
     #[doc(hidden)]
     unsafe fn put_back(&mut self, runner: Self::Runner);
 
-    /// The frame through which the poller and the code on the stack talk.
+    /// The frame through which the poller and the code on the stack communicate.
     #[doc(hidden)]
     fn frame(runner: &Self::Runner) -> &Frame;
 
-    /// Runs code on the stack until it leaves it.
+    /// Runs code on the stack until that code leaves the stack.
     ///
     /// # Safety
     ///
-    /// The frame's slot is valid for what it starts or goes on with until this returns, as is its waker. A runner that
-    /// is left unfinished is entered again or forgotten, not dropped, and not given back.
+    /// Until this returns, the frame's slot is valid for what this starts or resumes, and so is its waker. A runner
+    /// that is left unfinished is entered again or forgotten. It is not dropped or put back.
     #[doc(hidden)]
     unsafe fn enter(runner: &mut Self::Runner);
 }
 
-// SAFETY: does what the stack itself does.
+// SAFETY: forwards to the stack, which keeps the promises.
 #[diagnostic::do_not_recommend]
-#[expect(unsafe_code, reason = "passes on what the stack promises")]
+#[expect(unsafe_code, reason = "forwards to the stack, which keeps the promises")]
 unsafe impl<S: Backend> Backend for &mut S {
     type Runner = S::Runner;
 
@@ -381,7 +390,7 @@ unsafe impl<S: Backend> Backend for &mut S {
 
     #[inline]
     unsafe fn put_back(&mut self, runner: S::Runner) {
-        // SAFETY: passed on to the caller.
+        // SAFETY: up to the caller.
         unsafe { (**self).put_back(runner) }
     }
 
@@ -392,7 +401,7 @@ unsafe impl<S: Backend> Backend for &mut S {
 
     #[inline(always)]
     unsafe fn enter(runner: &mut S::Runner) {
-        // SAFETY: passed on to the caller.
+        // SAFETY: up to the caller.
         unsafe { S::enter(runner) }
     }
 }

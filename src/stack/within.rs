@@ -1,4 +1,4 @@
-//! The stack that a host function lies on, for the calls that it makes on top of itself.
+//! The stack of a host function, seen by the calls that it makes on top of itself.
 #![expect(unsafe_code, reason = "reaches the frame of the host function by pointer")]
 
 use crate::Error;
@@ -6,25 +6,25 @@ use crate::frame::Frame;
 use crate::stack::Backend;
 use wasmtime::Engine;
 
-/// The frame of a host function's call, which is there as long as that waits for this.
+/// The frame of a host function's call. It exists as long as that call waits for this one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Within(*const Frame);
 
-// SAFETY: what it points to is only used on the thread on which it is current.
+// SAFETY: the pointer is only used on the thread on which the frame is current.
 unsafe impl Send for Within {}
 
 impl Within {
-    /// The call that this code is a host function of, if any.
+    /// The call that this code is a host function of, or null.
     pub(crate) fn here() -> Self {
         Self(Frame::current())
     }
 
-    /// The host function's frame, if this code is part of its call and of none within.
+    /// Returns the host function's frame, if this code is part of its call and not of a call within it.
     pub(crate) fn host(&self) -> Option<&Frame> {
         if !Frame::is_current(self.0) {
             return None;
         }
-        // SAFETY: a frame is current only while its stack runs code, this code, and outlives it.
+        // SAFETY: a frame is only current while its stack runs code, which is this code, and it outlives that code.
         unsafe { self.0.as_ref() }
     }
 }
@@ -35,7 +35,7 @@ cfg_select! {
         use crate::nesting::StepAside;
         use std::ptr::NonNull;
 
-        /// The stack aside, to code that is on it.
+        /// The stack aside, for code that runs on it already.
         struct Here;
 
         impl StepAside for Here {
@@ -45,7 +45,7 @@ cfg_select! {
             }
         }
 
-        /// The frame of a nested call, forgotten with the call that is forgotten.
+        /// The frame of a nested call. It is forgotten if its call is forgotten.
         #[derive(Debug)]
         pub(crate) struct Level {
             frame: NonNull<Frame>,
@@ -54,26 +54,26 @@ cfg_select! {
         }
 
         impl Level {
-            /// Whether the call can go on here: nobody has entered wasm since it was suspended who has not returned.
+            /// Whether the call can resume here: every entry into wasm since it was suspended has returned.
             pub(crate) fn is_youngest(&self) -> bool {
                 self.left == Root::here()
             }
         }
 
-        // SAFETY: goes where the host function's future goes, which nobody polls from two threads at once. On a stack whose
-        // calls change threads, what lies on the stack is `Send`.
+        // SAFETY: this moves together with the host function's future, which two threads never poll at once. On a stack
+        // whose calls change threads, everything on the stack is `Send`.
         unsafe impl Send for Level {}
 
         impl Drop for Level {
             fn drop(&mut self) {
-                // SAFETY: made by `Box::leak` in `take`. The call has ended, or never began.
+                // SAFETY: `Box::leak` in `take` made it. The call has ended, or never began.
                 drop(unsafe { Box::from_raw(self.frame.as_ptr()) });
             }
         }
 
-        // SAFETY: `enter` runs the frame by way of the host function that waits on the stack, `Frame::wait_for_nested`, and
-        // returns when that leaves the stack. The frame is current meanwhile. It has an address of its own, which it keeps. A
-        // level that is forgotten keeps its memory.
+        // SAFETY: `enter` runs the frame through `Frame::wait_for_nested` of the host function that waits on the stack,
+        // and returns when that leaves the stack. The frame is current in the meantime. It has an address of its own,
+        // which it keeps. A level that is forgotten keeps its memory.
         #[diagnostic::do_not_recommend]
         unsafe impl Backend for Within {
             type Runner = Level;
@@ -89,15 +89,15 @@ cfg_select! {
             }
 
             fn frame(level: &Level) -> &Frame {
-                // SAFETY: valid until the level is dropped.
+                // SAFETY: the frame is valid until the level is dropped.
                 unsafe { level.frame.as_ref() }
             }
 
             #[inline(always)]
             unsafe fn enter(level: &mut Level) {
                 let frame = Self::frame(level);
-                // SAFETY: whoever enters has made sure that this code is part of the host function, so that its frame is
-                // current.
+                // SAFETY: the caller has made sure that this code is part of the host function, whose frame is
+                // therefore current.
                 let host = unsafe { &*Frame::current() };
                 if frame.is_to_start() {
                     host.nesting.begin(frame);
@@ -106,17 +106,17 @@ cfg_select! {
                 let _current = frame.make_current();
                 let runner = frame.nesting.runner();
                 let resume = || {
-                    // SAFETY: the host function's future is polled aside, so nobody else is entering the stack.
+                    // SAFETY: the host function's future is polled aside, so nothing else is entering the stack.
                     unsafe { resume(runner) };
                 };
-                // SAFETY: this is aside itself.
+                // SAFETY: this code runs aside itself.
                 unsafe { frame.drive(resume, &Here) };
                 level.left = Root::here();
             }
         }
     }
     _ => {
-        // SAFETY: there is no runner.
+        // SAFETY: there never is a runner.
         #[diagnostic::do_not_recommend]
         unsafe impl Backend for Within {
             type Runner = std::convert::Infallible;

@@ -1,4 +1,4 @@
-//! Nested calls on stacks that are switched to: see [`nesting`](crate::nesting).
+//! Nested calls on fiber stacks: see [`nesting`](crate::nesting).
 #![expect(unsafe_code, reason = "makes the stack aside ready")]
 
 use super::CallWithin;
@@ -14,12 +14,13 @@ use std::task::{Context, Poll};
 use std::thread;
 use wasmtime::Trap;
 
-/// How often one poll of the host function's future may poll a nested call that has to wait for the other stack. Sets of futures
-/// poll again a few times whom they have woken. Who blocks on the nested call, in the middle of that poll, would do so for ever.
+/// How often one poll of the host function's future may poll a nested call that must wait for the other stack.
+/// Combinators such as `join!` poll the futures that they have woken again, a few times. Code that blocks on the nested
+/// call in the middle of that poll would poll it forever.
 const PATIENCE: u32 = 1000;
 
 impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
-    /// A poll on the guest's stack, or aside.
+    /// Polls the call, either on the guest's stack or aside.
     pub(super) fn poll_on_fiber(&mut self, cx: &mut Context<'_>, host: &Frame) -> Poll<Result<J::Output>> {
         let is_aside = host.nesting.is_aside();
         if self.outcome.is_some() && is_aside && host.is_polling() && self.put_off < PATIENCE {
@@ -35,10 +36,10 @@ impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
             return Poll::Pending;
         }
         self.want_no_more();
-        // A panic, too, waits for the guest's stack.
+        // A panic also waits for the guest's stack.
         match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *self.running).poll(cx))) {
             Ok(Poll::Pending) => {}
-            // Lost: the guest's stack will not be had again.
+            // The call is lost: the guest's stack never becomes free again.
             Ok(Poll::Ready(outcome)) if host.nesting.has_nested() => return Poll::Ready(outcome),
             Ok(Poll::Ready(outcome)) => self.end(cx, host, Ok(outcome)),
             Err(payload) => self.end(cx, host, Err(payload)),
@@ -46,7 +47,7 @@ impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
         Poll::Pending
     }
 
-    /// Whether the call may begin, or go on, here and now.
+    /// Checks whether the call may begin or resume, here and now.
     fn check(&self, host: &Frame) -> Result<()> {
         if self.running.has_ended() {
             return Err(Error::Ended.into());
@@ -84,7 +85,7 @@ impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
         Ok(())
     }
 
-    /// Takes back what it has asked for.
+    /// Withdraws the request to be polled aside.
     pub(super) fn want_no_more(&mut self) {
         if self.put_off > 0
             && let Some(host) = self.host.host()
@@ -94,20 +95,20 @@ impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
         }
     }
 
-    /// Whether the stack can be entered to unwind the guest, or there is nothing to unwind.
+    /// Whether the stack can be entered to unwind the guest, or there is no guest to unwind.
     pub(super) fn can_unwind(&self) -> bool {
         self.running.suspended_on().is_none_or(|level| self.host.host().is_some() && level.is_youngest())
     }
 
-    /// The nested call has ended. The host function's future is told on the guest's stack, where it can enter the guest by
-    /// wasmtime's own functions.
+    /// Notes that the nested call has ended. The host function's future gets the result on the guest's stack, where it
+    /// can enter the guest with wasmtime's own functions.
     fn end(&mut self, cx: &Context<'_>, host: &Frame, outcome: thread::Result<Result<J::Output>>) {
         self.outcome = Some(outcome);
         host.nesting.go_back();
         self.put_off(cx, host);
     }
 
-    /// Sees to it that this is polled when the host function's future is, which will be at once.
+    /// Makes sure that this is polled together with the host function's future, which happens at once.
     fn put_off(&mut self, cx: &Context<'_>, host: &Frame) {
         self.put_off += 1;
         if !host.is_own_waker(cx.waker()) {

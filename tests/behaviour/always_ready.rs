@@ -1,4 +1,4 @@
-//! Guests whose host functions are ready whenever they are called.
+//! Guests whose host functions always return futures that are ready.
 
 use crate::common::futures::cancel;
 use crate::support::guest::{assert_usable, runner, stack, store};
@@ -11,12 +11,12 @@ use wasmtime_async::{FuncExt, Store};
 
 matrix!(lets_others_run_under_tokio, ends_when_dropped);
 
-/// Takes for as long as there is something to take.
+/// Takes values for as long as there are any.
 const TAKES: &str = r#"(module
     (import "" "" (func $take (result i32)))
     (func (export "run") (loop (br_if 0 (call $take)))))"#;
 
-/// A guest that takes what is always there, from tokio.
+/// A guest that takes values from a tokio channel that always has some.
 fn takes_for_ever<T>(store: &mut Store<T>) -> Result<Func> {
     let always = Arc::new(tokio::sync::Semaphore::new(1));
     let take = Func::wrap_suspending_send(&mut *store, move || {
@@ -37,7 +37,8 @@ fn lets_others_run_under_tokio<K: Kind>(code: Code) -> Result<()> {
                 tokio::task::yield_now().await;
             }
         };
-        // Within the task, and beside it. (Before the guest, which leaves nothing of tokio's budget for the task.)
+        // One task within this one, and one next to it. (They come before the guest, which uses up tokio's budget for
+        // this task.)
         let other = pin!(async { tokio::join!(other, tokio::spawn(tokio::task::yield_now())).1 });
         let result = select(other, run.call_on(&mut stack, &mut store, &[], &mut [])).await;
         assert!(matches!(result, Either::Left((Ok(()), _))));
@@ -45,7 +46,7 @@ fn lets_others_run_under_tokio<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// Suspended because of its budget, if it is, the guest is stopped.
+/// Drops the call. If the guest was suspended because of its budget, it is stopped.
 fn ends_when_dropped<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -59,7 +60,7 @@ fn ends_when_dropped<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// On the stack of a thread, which tokio does not see, by a count of this crate's.
+/// On a thread's stack, where tokio cannot count, this crate counts instead.
 #[cfg(feature = "thread-backend")]
 mod budget_of_threads {
     use super::*;
@@ -74,7 +75,7 @@ mod budget_of_threads {
     fn yields_after_a_number_of_waits() -> Result<()> {
         let mut stack = stack::<Thread>();
         let mut store = store(Code::Pulley);
-        // Each count begins at the last suspension, whatever that was for, and at the beginning of a call.
+        // Each count starts at the last suspension, whatever its reason, and at the beginning of a call.
         for _ in 0..2 {
             let waker = CountingWaker::new();
             let mut call = stack.run(&mut store, |_| {
@@ -93,7 +94,7 @@ mod budget_of_threads {
         Ok(())
     }
 
-    /// What is ready works without suspending where nothing may be suspended.
+    /// Where nothing may be suspended, ready futures work without a suspension.
     #[test]
     fn not_where_it_cannot() -> Result<()> {
         struct Waits;
@@ -118,7 +119,7 @@ mod budget_of_threads {
         let waker = CountingWaker::new();
         assert!(matches!(poll_with(&mut call, &waker), Poll::Ready(Ok(()))));
         drop(call);
-        // Nor in the middle of another future's poll.
+        // The same in the middle of another future's poll.
         let mut call = stack
             .run(&mut store, |_| Ok(suspend_until(async { (0..1000).try_for_each(|_| suspend_until(async {})) })??));
         assert!(matches!(poll_with(&mut call, &waker), Poll::Ready(Ok(()))));
@@ -126,7 +127,7 @@ mod budget_of_threads {
         Ok(())
     }
 
-    /// Dropped between two futures that are ready.
+    /// Drops the call between two ready futures.
     #[test]
     fn cancelled_between_two() -> Result<()> {
         let mut stack = stack::<Thread>();

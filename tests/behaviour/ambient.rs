@@ -1,4 +1,4 @@
-//! What surrounds the code of a call, while it runs and no longer.
+//! The ambient state of a call: it is there while the call's code runs, and no longer.
 
 use crate::common::futures::{finish, pending, poll_once};
 use crate::common::moving::elsewhere;
@@ -23,7 +23,7 @@ matrix!(
 
 thread_local!(static TITLE: Cell<u32> = const { Cell::new(0) });
 
-/// Gives the thread its title back.
+/// Restores the thread's title when it is dropped.
 struct Entitled(u32);
 
 impl Drop for Entitled {
@@ -32,7 +32,7 @@ impl Drop for Entitled {
     }
 }
 
-/// Runs something on a thread with a title, which must keep it.
+/// Runs something on a thread with a title, and checks that the thread keeps it.
 fn titled<R>(title: u32, f: impl FnOnce() -> R) -> R {
     elsewhere(|| {
         let _entitled = Entitled(TITLE.replace(title));
@@ -105,7 +105,7 @@ fn is_there_when_the_call_is_dropped<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// Also when its call was forgotten, so that it must be made anew.
+/// This also holds after a call was forgotten, when the stack must be made again.
 fn stays_with_the_stack<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     carry(&mut stack, 1);
@@ -157,7 +157,7 @@ fn panics_do_not_reach_the_call<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Neither the stack that is entered, nor the one that its call is polled on.
+/// The hook can suspend neither the stack that is entered, nor the stack on which its call is polled.
 fn cannot_suspend<K: Kind>(code: Code) -> Result<()> {
     struct Waits;
     impl Drop for Waits {

@@ -1,4 +1,4 @@
-//! What may go to other threads, and what may not.
+//! Which values can be sent to other threads, and which cannot.
 
 use std::marker::PhantomData;
 use wasmtime::{Result, StoreContextMut};
@@ -8,7 +8,7 @@ fn is_send<T: Send>() {}
 fn is_sync<T: Sync>() {}
 fn is_unpin<T: Unpin>() {}
 
-/// Tells whether a bound holds without asking for it: an inherent constant is preferred where its bound holds.
+/// Tells whether a bound holds without requiring it: an inherent constant takes precedence where its bound holds.
 macro_rules! question {
     ($name:ident, $bound:path) => {
         struct $name<T>(PhantomData<T>);
@@ -61,7 +61,7 @@ fn stores() {
     const { assert!(!IsSync::<Store<NotSend>>::ANSWER) };
 }
 
-/// Whatever the stack, it can be sent while it is idle, and so can a pool.
+/// An idle stack of any kind can be sent, and so can a pool.
 fn stacks_are_send<S: Stack + Send + Sync + Unpin>() {
     fn waiting_is_send<S: Stack + Send>(pool: &Pool<S>) -> impl Future + Send {
         pool.get()
@@ -97,7 +97,7 @@ fn fiber_stacks() {
     const { assert!(!IsSend::<Call<'_, FiberStack, (), InstantiatePre<'_, ()>>>::ANSWER) };
 }
 
-/// Those of a stack whose calls may change threads.
+/// The calls of a stack whose calls may change threads.
 macro_rules! calls_are_send {
     ($stack:ty) => {{
         use wasmtime_async::{Instantiate, InstantiatePre, TypedCall, UntypedCall};

@@ -1,4 +1,4 @@
-//! What is refused, how that is said, and that stack and store can be used after it.
+//! Input that is refused: what the error says, and that stack and store can be used afterwards.
 
 use crate::common::futures::{finish, pending, poll_caught, poll_once};
 use crate::support::guest::{ONCE, assert_usable, export, guest, runner, stack, store, waits};
@@ -20,7 +20,7 @@ matrix!(
     results_of_the_wrong_type_from_host_functions,
 );
 
-/// Asserts that an error says all of this.
+/// Asserts that an error mentions all of these.
 #[track_caller]
 fn assert_says(error: &wasmtime::Error, words: &[&str]) {
     let text = format!("{error:?}");
@@ -39,8 +39,7 @@ fn sizes_of_stacks<K: Kind>(code: Code) -> Result<()> {
         for word in [&size.to_string(), &min.to_string(), &max.to_string()] {
             assert!(text.contains(word), "`{word}` is missing: {text}");
         }
-        // The greatest size is one that can be asked for; there is no such memory. (With addresses of 32 bits there
-        // is.)
+        // The largest size is accepted, but no such memory exists. (With 32-bit addresses it does.)
         if cfg!(target_pointer_width = "32") {
             continue;
         }
@@ -49,7 +48,7 @@ fn sizes_of_stacks<K: Kind>(code: Code) -> Result<()> {
         assert!(error.to_string().contains(&max.to_string()), "{error}");
     }
 
-    // The least size that is allowed works where guests may use little; and one that is no number of pages.
+    // The smallest size works where guests may use little space. So does a size that is not a multiple of a page.
     let engine = Engine::new(code.config().max_wasm_stack(32 << 10))?;
     for size in [64 << 10, (100 << 10) + 1, DEFAULT_STACK_SIZE] {
         let mut stack = K::stack_of(size)?;
@@ -59,7 +58,7 @@ fn sizes_of_stacks<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Nothing runs on a stack on which a guest without end would come to the guard page before it comes to its limit.
+/// Nothing runs on a stack on which an endless guest would reach the guard page before its limit.
 fn stacks_smaller_than_what_guests_may_use<K: Kind>(code: Code) -> Result<()> {
     let (limit, room) = (512 << 10, 32 << 10);
     for (size, fits) in [(limit, false), (limit + room - 1, false), (limit + room, true)] {
@@ -85,7 +84,7 @@ fn stacks_smaller_than_what_guests_may_use<K: Kind>(code: Code) -> Result<()> {
             }
             _ => assert_eq!((error.downcast_ref(), fits), (Some(&Trap::StackOverflow), true)),
         }
-        // The stack is as good as before, for other engines.
+        // The stack still works for other engines.
         let engine = Engine::new(code.config().max_wasm_stack(64 << 10))?;
         assert_usable(&mut stack, &mut Store::new(&engine, Host::default()))?;
     }
@@ -122,7 +121,7 @@ fn parameters<K: Kind>(code: Code) -> Result<()> {
         assert_usable(&mut stack, &mut store)?;
     }
 
-    // Of another store.
+    // A function of another store.
     let takes_func = Func::wrap(&mut store, |_: Option<Func>| ());
     let params = [foreign];
     let error = finish(takes_func.call_on(&mut stack, &mut store, &params, &mut [])).unwrap_err();
@@ -145,7 +144,7 @@ fn results<K: Kind>(code: Code) -> Result<()> {
         assert_says(&error, &["expected 1 results", got]);
         assert_usable(&mut stack, &mut store)?;
     }
-    // What was there before does not matter, whatever its type.
+    // The previous contents do not matter, whatever their type.
     let mut results = [Val::FuncRef(None)];
     finish(takes.call_on(&mut stack, &mut store, &params, &mut results))?;
     assert_eq!(results[0].unwrap_f32().to_bits(), 1_f32.to_bits());
@@ -174,7 +173,7 @@ fn signatures<K: Kind>(code: Code) -> Result<()> {
     let typed = takes.get_async(&store).get2::<i32, i64, f32>()?;
     assert_eq!(finish(typed.call(&mut stack, &mut store, (1, 2)))?.to_bits(), 1_f32.to_bits());
 
-    // A guest that imports a function of another signature.
+    // A guest that imports a function with another signature.
     let instance = guest(&mut store, r#"(module (import "" "" (func (param i32))))"#, [takes]);
     assert_says(&instance.map(|_| ()).unwrap_err(), &["incompatible import type", "expected"]);
     assert_usable(&mut stack, &mut store)
@@ -193,7 +192,7 @@ fn missing_imports<K: Kind>(code: Code) -> Result<()> {
     linker.func_wrap_suspending("host", "wait", async |_: i32| ())?;
     let error = finish(linker.instantiate_on(&mut stack, &mut store, &module)).unwrap_err();
     assert_says(&error, &["incompatible import type", "host", "wait"]);
-    // Defined already.
+    // A name that is already defined.
     let error = linker.func_wrap_suspending("host", "wait", async || ()).map(|_| ()).unwrap_err();
     assert_says(&error, &["host", "wait", "defined twice"]);
     let nothing = FuncType::new(store.engine(), [], []);
@@ -219,7 +218,7 @@ fn missing_imports<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// As with wasmtime's own functions, that is a bug of the program, and a panic.
+/// As with wasmtime's own functions, this is a bug in the program, and panics.
 fn functions_of_other_stores<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -238,7 +237,7 @@ fn functions_of_other_stores<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut other)
 }
 
-/// Async host functions and the like are reached, and there is nothing to suspend.
+/// Async host functions and similar code run where there is no stack to suspend.
 fn without_a_stack<K: Kind>(code: Code) -> Result<()> {
     #[track_caller]
     fn assert_not_on_stack<R: std::fmt::Debug>(result: Result<R>) {
@@ -267,7 +266,7 @@ fn without_a_stack<K: Kind>(code: Code) -> Result<()> {
         assert_not_on_stack(run.call(&mut store, &[], &mut []));
         let text = r#"(module (import "" "" (func)) (start 0))"#;
         assert_not_on_stack(guest(&mut store, text, [function]));
-        // The very same function works on a stack.
+        // The same function works on a stack.
         finish(run.call_on(&mut stack, &mut store, &[], &mut []))?;
         assert_not_on_stack(run.call(&mut store, &[], &mut []));
     }
@@ -275,7 +274,7 @@ fn without_a_stack<K: Kind>(code: Code) -> Result<()> {
     assert_not_on_stack(suspend_until(async {}).map_err(Into::into));
     assert_not_on_stack(yield_now().map_err(Into::into));
 
-    // While a call is suspended, its poller is not on its stack.
+    // While a call is suspended, its poller does not run on the call's stack.
     let wait = waits::<K, _>(&mut store, 1);
     let mut call = wait.call_on(&mut stack, &mut store, &[], &mut []);
     assert!(poll_once(&mut call).is_pending());

@@ -25,7 +25,7 @@ matrix!(
     when_the_thread_ends,
 );
 
-/// Waits for ever, by way of the host function `wait`, and then sets the global.
+/// Waits forever in the host function `wait`, and sets the global afterwards.
 pub(crate) const WAITS: &str = r#"(module
     (import "" "wait" (func $wait))
     (global (export "reached") (mut i32) (i32.const 0))
@@ -44,7 +44,7 @@ pub(crate) fn waits_for_ever(store: &mut Store<Host>) -> Func {
     })
 }
 
-/// What trying to wait comes to.
+/// The result of trying to wait.
 pub(crate) fn attempt() -> &'static str {
     match (suspend_until(ready(())), suspend_until(pending(1)), yield_now()) {
         (Err(Error::Cancelled), Err(Error::Cancelled), Err(Error::Cancelled)) => "cancelled",
@@ -82,7 +82,7 @@ fn before_the_first_poll<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// Reports, with a store's data, that its host function is left.
+/// Logs, through a store's data, that its host function was left.
 pub(crate) struct Reports<'a, 'b> {
     pub(crate) caller: &'a mut Caller<'b, Host>,
 }
@@ -163,7 +163,7 @@ impl Drop for PanicsOnDrop {
     }
 }
 
-/// A host function that waits for ever, and panics when it is cancelled.
+/// A host function that waits forever, and panics when it is cancelled.
 pub(crate) fn panics_on_drop(store: &mut Store<Host>) -> Func {
     let log = store.data().log.clone();
     Func::wrap_suspending_send(store, move || {
@@ -205,7 +205,7 @@ fn while_the_thread_is_panicking<K: Kind>(code: Code) -> Result<()> {
     assert_eq!(log.take(), ["the future", "locals of the host function"]);
     assert_usable(&mut stack, &mut store)?;
 
-    // A second panic, of what is being cancelled, is not to end the process.
+    // A second panic, from the code that is being cancelled, must not end the process.
     let wait = panics_on_drop(&mut store);
     let run = runner(&mut store, WAITS, [wait])?;
     let payload = catch_unwind(AssertUnwindSafe(|| {
@@ -218,7 +218,7 @@ fn while_the_thread_is_panicking<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// A call is dropped by code that runs on another stack, in another call's host function, and goes on after that.
+/// A call is dropped by code that runs on another stack, in another call's host function. That code continues.
 fn within_another_call<K: Kind>(code: Code) -> Result<()> {
     let (mut stack, mut other_stack) = (stack::<K>(), self::stack::<K>());
     let (mut store, mut other_store) = (store(code), self::store(code));
@@ -255,7 +255,7 @@ fn within_another_call<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut other_stack, &mut other_store)
 }
 
-/// A host function waits for a call on another stack, and is cancelled: the call inside is dropped with its future.
+/// A host function waits for a call on another stack and is cancelled. The inner call is dropped with its future.
 fn with_a_call_inside<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -282,7 +282,7 @@ fn with_a_call_inside<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// A call that a thread-local variable holds is dropped when thread-local variables are.
+/// A call in a thread-local variable is dropped together with the thread-local variables.
 fn when_the_thread_ends<K: Kind>(code: Code) -> Result<()> {
     thread_local!(static HELD: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) });
 
@@ -296,7 +296,7 @@ fn when_the_thread_ends<K: Kind>(code: Code) -> Result<()> {
             (import "" "" (func $wait))
             (func (export "run") (param i32) (result i32) (call $wait) (local.get 0)))"#;
         let run = runner(&mut store, text, [wait])?.get_async(&store).typed::<i32, i32>()?;
-        // Before, so that it is dropped after what the call uses of the thread.
+        // This comes first, so that the variable is dropped after the thread-local state that the call uses.
         HELD.with(|held| assert!(held.borrow().is_none()));
         let mut call = K::boxed(stack::<K>(), store, run, 1);
         assert!(poll_once(&mut call).is_pending());

@@ -87,7 +87,7 @@ fn nothing_waits_any_more<K: Kind>(code: Code) -> Result<()> {
     let inner = log.clone();
     let mut call = stack.run_send(&mut store, move |mut store| {
         let _tries = Tries(inner.clone(), "closure");
-        // Before it is cancelled, destructors may wait.
+        // Before cancellation, destructors may wait.
         drop(Tries(inner.clone(), "before"));
         run.call(&mut store, &[], &mut [])
     });
@@ -104,7 +104,7 @@ fn host_functions_that_go_on<K: Kind>(code: Code) -> Result<()> {
     let mut store = store(code);
     let log = store.data().log.clone();
     let wait = waits_for_ever(&mut store);
-    // Does not care for the error, and calls the guest again.
+    // Ignores the error and calls the guest again.
     let stubborn = Func::wrap(&mut store, |mut caller: Caller<'_, Host>| {
         let (run, answer) = (export_of(&mut caller, "inner"), export_of(&mut caller, "answer"));
         for _ in 0..3 {
@@ -138,7 +138,7 @@ fn host_functions_that_go_on<K: Kind>(code: Code) -> Result<()> {
             "the future",
             "locals of the host function",
             cancelled,
-            // The host function is not even started.
+            // The host function does not even start.
             cancelled,
             cancelled,
             "42"
@@ -156,7 +156,7 @@ fn futures_that_go_on<K: Kind>(code: Code) -> Result<()> {
     let inner = log.clone();
     let mut call = stack.run_send(&mut store, move |_| {
         for _ in 0..5 {
-            // Makes nothing of the error.
+            // Ignores the error.
             let waited = suspend_until(never::<()>());
             inner.add(if waited.is_err() { "not waited" } else { "waited" });
         }
@@ -168,8 +168,8 @@ fn futures_that_go_on<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// A future that waits in the middle of its own poll, is told that the call is cancelled, makes nothing of it, and is
-/// pending: as `join!` is if one of its futures calls back into wasm.
+/// A future that waits in the middle of its own poll, is told that the call is cancelled, ignores that, and is pending.
+/// `join!` behaves like this if one of its futures calls back into wasm.
 fn futures_that_go_on_in_a_nested_poll<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -262,9 +262,9 @@ fn panics_go_on_in_drop_of_closures<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// A call that is polled by a destructor while its poller panics has done nothing wrong, and waits.
+/// A destructor polls a call while its poller panics. The call has done nothing wrong, and waits.
 fn polled_in_a_panic<K: Kind>(code: Code) -> Result<()> {
-    /// Polls when it is dropped.
+    /// Polls a call when it is dropped.
     struct Polls<F: FnMut()>(F);
     impl<F: FnMut()> Drop for Polls<F> {
         fn drop(&mut self) {
@@ -292,7 +292,7 @@ fn polled_in_a_panic<K: Kind>(code: Code) -> Result<()> {
 }
 
 fn after_a_panic_on_the_stack<K: Kind>(code: Code) -> Result<()> {
-    /// Waits while the panic below unwinds it.
+    /// Waits while the panic below unwinds this.
     struct Waits(Log);
     impl Drop for Waits {
         fn drop(&mut self) {
@@ -314,7 +314,7 @@ fn after_a_panic_on_the_stack<K: Kind>(code: Code) -> Result<()> {
             panic_any("on the stack");
         }));
         assert!(caught.is_err());
-        // That over, it can wait again, and be cancelled.
+        // After the panic, the call can wait again and be cancelled.
         suspend_until(pending(1))?;
         let told = suspend_until(never::<()>()).is_err();
         inner.add(if told { "told" } else { "not told" });

@@ -1,4 +1,4 @@
-//! References to what is garbage collected, on suspended stacks, and exceptions.
+//! Garbage-collected references on suspended stacks, and exceptions.
 
 use crate::common::futures::{cancel, finish, pending, poll_once};
 use crate::common::moving::sent;
@@ -13,7 +13,7 @@ use wasmtime_async::{FuncExt, Store, suspend_until};
 
 matrix!(references_on_suspended_stacks_are_roots, references_of_many_stores, traps_of_collected_types, exceptions,);
 
-/// Keeps references in local variables while its host functions suspend the stack and collect garbage.
+/// A guest that keeps references in local variables while its host functions suspend the stack and collect garbage.
 const KEEPS: &str = r#"(module
     (import "" "make" (func $make (param i32) (result externref)))
     (import "" "collect" (func $collect))
@@ -31,7 +31,7 @@ const KEEPS: &str = r#"(module
         (call $check (local.get $one) (local.get $depth))
         (call $check (local.get $two) (i32.add (local.get $depth) (i32.const 100)))))"#;
 
-/// Lives as long as it can be reached.
+/// Data that lives as long as it is reachable.
 struct Kept {
     number: i32,
     _alive: Arc<()>,
@@ -67,7 +67,7 @@ fn keeps<K: Kind>(store: &mut Store<Host>, alive: &Arc<()>) -> Result<Func> {
     if K::ANYTHING {
         runner(store, KEEPS, [make, collect, through, check])
     } else {
-        // Without frames of the host's in between.
+        // Without host frames in between.
         runner(store, &KEEPS.replace("call $through", "call $run"), [make, collect, through, check])
     }
 }
@@ -80,10 +80,10 @@ fn references_on_suspended_stacks_are_roots<K: Kind>(code: Code) -> Result<()> {
     for depth in 0..4 {
         finish(run.call_on(&mut stack, &mut store, &[Val::I32(depth)], &mut []))?;
         store.gc(None)?;
-        // The host function's closure has one.
+        // The closure of the host function holds one reference.
         assert_eq!(Arc::strong_count(&alive), 2, "all are collected at the end");
     }
-    // Dropped in the middle.
+    // Drops the call in the middle.
     for polls in 1..8 {
         let params = [Val::I32(1)];
         let mut call = run.call_on(&mut stack, &mut store, &params, &mut []);
@@ -173,7 +173,7 @@ fn traps_of_collected_types<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Exceptions that are thrown and caught with suspensions before, between and after, through frames of the host.
+/// Exceptions that are thrown and caught, with suspensions before, between and after, through host frames.
 fn exceptions<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = with(code, |config| {

@@ -1,4 +1,4 @@
-//! How calls end by themselves: results and traps. After each, stack and store are used again.
+//! How calls end by themselves: with results and with traps. After each ending, stack and store are used again.
 
 use crate::common::futures::{finish, pending, poll_caught, poll_once};
 use crate::failures::Broken;
@@ -66,7 +66,7 @@ fn results_of_each_way_to_call<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Functions that end in a trap, and which.
+/// Functions that end in a trap, each with its trap.
 const TRAPS: &[(&str, &str, Trap)] = &[
     ("unreachable", "unreachable", Trap::UnreachableCodeReached),
     ("div", "(drop (i32.div_s (i32.const 1) (i32.const 0)))", Trap::IntegerDivisionByZero),

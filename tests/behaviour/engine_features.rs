@@ -1,4 +1,4 @@
-//! What else wasmtime offers, with stacks that are suspended in the middle of it.
+//! Other features of wasmtime, used while stacks are suspended in the middle of them.
 
 use crate::common::futures::{CountingWaker, cancel, finish, pending, poll_once, poll_with};
 use crate::support::guest::{assert_usable, export, guest, runner, stack, waits, with};
@@ -33,7 +33,7 @@ fn tail_calls<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// A suspension costs no fuel, and the lack of it is noticed after one.
+/// A suspension costs no fuel, and running out of fuel is noticed after one.
 fn fuel<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = with(code, |config| {
@@ -86,7 +86,7 @@ fn epochs<K: Kind>(code: Code) -> Result<()> {
     })?;
     store.set_epoch_deadline(1);
     let engine = store.engine().clone();
-    // Time passes while it waits.
+    // Epochs pass while the guest waits.
     let tick = Func::wrap_suspending_send(&mut store, move || {
         let engine = engine.clone();
         async move {
@@ -101,7 +101,7 @@ fn epochs<K: Kind>(code: Code) -> Result<()> {
     store.set_epoch_deadline(2);
     assert_eq!(finish(run.call(&mut stack, &mut store, (5,)))?, 5);
 
-    // A callback of one's own, that waits for a future where it may, and one that fails.
+    // A custom callback that waits for a future where that is allowed, and one that fails.
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|mut store| {
         suspend_until(pending(if K::ANYTHING { 3 } else { 0 }))?;
@@ -118,7 +118,7 @@ fn epochs<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// Each turn of the loop takes an epoch.
+/// Each turn of the loop advances the epoch.
 const TICKS: &str = r#"(module
     (import "" "" (func $tick))
     (func (export "run") (param $times i32) (result i32)
@@ -143,7 +143,7 @@ fn epochs_in_time_slices<K: Kind>(code: Code) -> Result<()> {
     let mut store = Store::new(&engine, Host::default());
     let run = spinner(&mut store, 4)?;
 
-    // A slice of four turns, then the task is woken for the next.
+    // A slice lasts four turns. Then the task is woken for the next slice.
     let waker = CountingWaker::new();
     let poller = Waker::from(Arc::clone(&waker));
     let mut call = run.call(&mut stack, &mut store, (22,));
@@ -152,13 +152,13 @@ fn epochs_in_time_slices<K: Kind>(code: Code) -> Result<()> {
         assert_eq!(waker.woken(), slices);
     }
     assert_eq!(finish(call)?, 22);
-    // Dropped while it runs, as far as it knows.
+    // Drops the call while the guest believes that it is running.
     store.set_epoch_deadline(4);
     let mut call = run.call(&mut stack, &mut store, (22,));
     assert!(poll_once(&mut call).is_pending());
     cancel(call);
 
-    // Two that never wait take turns on one thread.
+    // Two guests that never wait take turns on one thread.
     let mut other_stack = self::stack::<K>();
     let mut other = Store::new(&engine, Host::default());
     let other_run = spinner(&mut other, 1)?;
@@ -178,7 +178,7 @@ fn epochs_in_time_slices<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Engines that find out about traps by checks in the guest's code, as those without signal handlers do.
+/// Engines whose guests check for traps in code, like engines without signal handlers.
 fn traps_without_signals<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = with(code, |config| {

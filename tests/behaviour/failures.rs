@@ -1,4 +1,5 @@
-//! How calls end by errors and panics of host functions and closures. After each, stack and store are used again.
+//! How calls end with errors and panics of host functions and closures. After each ending, stack and store are used
+//! again.
 
 use crate::common::futures::{finish, pending, poll_caught, poll_once};
 use crate::support::guest::{assert_refused, assert_usable, export, export_of, guest, runner, stack, store, waits};
@@ -25,7 +26,8 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// Calls `inner`, which calls the host function `fails`, and does so again by way of the host function `through`.
+/// A guest whose `deep` calls `inner`, which calls the host function `fails`, and does so again through the host
+/// function `through`.
 const FAILS: &str = r#"(module
     (import "" "fails" (func $fails))
     (import "" "through" (func $through))
@@ -33,7 +35,7 @@ const FAILS: &str = r#"(module
     (func $run (export "run") (call $inner))
     (func $deep (export "deep") (call $through)))"#;
 
-/// Calls back the guest's `inner`.
+/// Calls the guest's `inner` back.
 fn through(store: &mut Store<Host>) -> Func {
     Func::wrap(store, |mut caller: Caller<'_, Host>| {
         let inner = export_of(&mut caller, "inner");
@@ -115,7 +117,7 @@ fn errors_of_closures<K: Kind>(code: Code) -> Result<()> {
     let wait = waits::<K, _>(&mut store, if K::ANYTHING { 2 } else { 0 });
     let text = r#"(module (import "" "" (func $wait)) (func (export "run") (call $wait) unreachable))"#;
     let run = runner(&mut store, text, [wait])?;
-    // An error of its own, and a trap that it makes something else of.
+    // An error of the closure itself, and a trap that the closure turns into something else.
     let call = stack.run_send(&mut store, move |_| -> Result<()> { Err(Broken(2).into()) });
     assert_eq!(finish(call).unwrap_err().downcast_ref(), Some(&Broken(2)));
     let call = stack.run_send(&mut store, move |mut store| {
@@ -140,15 +142,15 @@ fn panics<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let nothing = FuncType::new(store.engine(), [], []);
-    // What only returns by panicking has no type that wasmtime knows.
+    // wasmtime has no type for a function that only returns by panicking.
     let broken = |n: i32| -> () { panic_any(Broken(n)) };
     let at_once = [
         Func::wrap_suspending(&mut store, async move || broken(3)),
         Func::wrap_suspending_send(&mut store, move || async move { broken(3) }),
         Func::wrap(&mut store, move || broken(3)),
-        // As it goes on: without the hook.
+        // Resumes a panic, which skips the hook.
         Func::wrap_suspending(&mut store, async || -> Result<()> { resume_unwind(Box::new(Broken(3))) }),
-        // Before there is a future.
+        // Panics before there is a future.
         Func::wrap_suspending_send(&mut store, move || {
             broken(3);
             pending(1)
@@ -235,7 +237,7 @@ fn panics_that_are_caught_on_the_stack<K: Kind>(code: Code) -> Result<()> {
         let inner = export_of(&mut caller, "inner");
         let caught = catch_unwind(AssertUnwindSafe(|| inner.call(&mut caller, &[], &mut [])));
         assert_eq!(caught.expect_err("panics").downcast_ref(), Some(&Broken(4)));
-        // The stack goes on as if nothing had been.
+        // The stack continues as if nothing had happened.
         Ok(suspend_until(pending(2))?)
     });
     let instance = guest(&mut store, FAILS, [fails, through])?;

@@ -1,4 +1,4 @@
-//! Calls that are forgotten: nothing of theirs runs any more, and nothing of theirs is used for anything else.
+//! Calls that are forgotten: none of their code runs any more, and none of their memory is reused.
 #![expect(unsafe_code, reason = "looks at memory that must still be there")]
 
 use crate::common::futures::{finish, pending, poll_once};
@@ -30,8 +30,7 @@ matrix!(
 
 matrix!(anything: nothing_runs_of_a_closure);
 
-/// Waits for ever, having told where it is, as a future does that others refer to as long as it is pinned and not
-/// dropped.
+/// Waits forever and publishes its address, like a future that others refer to as long as it is pinned and not dropped.
 struct Pinned {
     words: [usize; 64],
     place: Arc<AtomicUsize>,
@@ -68,7 +67,7 @@ fn pinned_memory_is_left_alone<K: Kind>(code: Code) -> Result<()> {
         places.push(place.load(Ordering::Relaxed));
     }
 
-    // Overwrite what can be overwritten, here and on other stacks.
+    // Overwrite whatever can be overwritten, on this stack and on others.
     for stacks in 0..4 {
         for _ in 0..3 {
             let mut store = store(code);
@@ -90,21 +89,21 @@ fn pinned_memory_is_left_alone<K: Kind>(code: Code) -> Result<()> {
     for place in places {
         assert_ne!(place, 0);
         let words = ptr::with_exposed_provenance::<[usize; 64]>(place);
-        // SAFETY: a value that was pinned, and was not dropped, is there as it was for ever.
+        // SAFETY: a value that was pinned, and was not dropped, stays where it is forever.
         let words = unsafe { words.read_volatile() };
         assert_eq!(words, [0x5afe; 64]);
     }
     Ok(())
 }
 
-/// Writes to a good part of the stack.
+/// Writes to a large part of the stack.
 fn fill(frames: usize) -> usize {
     let mut words = [frames; 1024];
     std::hint::black_box(&mut words);
     if frames == 0 { words[0] } else { fill(frames - 1) + words[frames] }
 }
 
-/// Data whose destructor tells.
+/// Data whose destructor logs that it runs.
 #[derive(Debug)]
 struct Data {
     number: Arc<AtomicI32>,
@@ -115,7 +114,7 @@ fn data(log: &Log) -> Data {
     Data { number: Arc::new(AtomicI32::new(7)), _gone: log.on_drop("data") }
 }
 
-/// A store with a call in it that was forgotten while it waited.
+/// A store that contains a call which was forgotten while it waited.
 fn lost<K: Kind<Stack: Carries<Data>>>(code: Code, stack: &mut K::Stack, log: &Log) -> Result<Store<Data>> {
     let mut store = Store::new(&code.engine(), data(log));
     let inner = log.clone();
@@ -148,7 +147,7 @@ fn nothing_runs<K: Kind<Stack: Carries<Data>>>(code: Code) -> Result<()> {
     let lost = lost::<K>(code, &mut stack, &log)?;
     drop((stack, store, lost));
     assert!(log.take().is_empty());
-    // The data is as it was, with its part of what it shares.
+    // The data is unchanged and still holds its reference to what it shares.
     assert_eq!((Arc::strong_count(&number), number.load(Ordering::Relaxed)), (2, 7));
     Ok(())
 }
@@ -170,7 +169,7 @@ fn nothing_runs_of_a_closure<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Something to do with a store and a stack.
+/// A way to use a store and a stack.
 type Use<S> = (&'static str, fn(Store<Data>, &mut S));
 
 fn every_use_of_the_store_panics<K: Kind<Stack: Carries<Data>>>(code: Code) -> Result<()> {
@@ -200,7 +199,7 @@ fn every_use_of_the_store_panics<K: Kind<Stack: Carries<Data>>>(code: Code) -> R
         assert!(text.is_some_and(|text| text.contains("this store is lost") && text.contains("make a new store")));
         assert!(log.take().is_empty(), "{name}");
     }
-    // Functions do not keep the store: it is found out when they are called.
+    // Making a call does not check whether the store is lost. Calling does.
     let mut store = Store::new(&code.engine(), data(&log));
     let wait = waits::<K, _>(&mut store, usize::MAX);
     let run = runner(&mut store, ONCE, [wait])?;
@@ -225,13 +224,13 @@ fn the_stack_works_on<K: Kind>(code: Code) -> Result<()> {
         }
         mem::forget(call);
         assert_eq!(stack.size(), DEFAULT_STACK_SIZE);
-        // With a store that was there before, or a new one.
+        // With a store that existed before, or with a new one.
         assert_usable(&mut stack, &mut self::store(code))?;
     }
     Ok(())
 }
 
-/// Nothing of theirs is suspended, so that nothing is lost but what they had with them.
+/// These calls have nothing suspended, so nothing is lost except what they held.
 fn before_the_first_poll_and_after_the_end<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -256,7 +255,7 @@ fn before_the_first_poll_and_after_the_end<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Calls that were suspended before others were forgotten, and after, come out right in any order.
+/// Calls that were suspended before others were forgotten, or after that, end correctly in any order.
 fn others_go_on<K: Kind>(code: Code) -> Result<()> {
     const CALLS: usize = 6;
     let mut random = Random::from_environment();
@@ -276,7 +275,7 @@ fn others_go_on<K: Kind>(code: Code) -> Result<()> {
                     (if (i32.eq (local.get 0) (i32.const 1)) (then unreachable))
                     (local.get 0)))"#;
             let run = runner(&mut store, text, [wait])?.get_async(&store).typed::<i32, i32>()?;
-            // Every other one ends in a trap.
+            // Every second call ends in a trap.
             let param = if id % 2 == 0 { i32::try_from(id)? } else { -1 };
             calls.push((param, K::boxed(stack::<K>(), store, run, param)));
         }
@@ -303,7 +302,7 @@ fn others_go_on<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// A host function forgets a call on another stack, and goes on; then its own call is forgotten, or ends.
+/// A host function forgets a call on another stack and continues. Then its own call is forgotten, or ends.
 fn within_another_call<K: Kind>(code: Code) -> Result<()> {
     let (log, mut stack) = (Log::default(), stack::<K>());
     for ends in [true, false] {

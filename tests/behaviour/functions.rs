@@ -13,7 +13,7 @@ use wasmtime_async::{FuncExt, Store};
 matrix!(every_arity, what_can_be_a_host_function, untyped, state_of_closures, futures_borrow);
 matrix!(anything: closures_in_use_several_times_at_once);
 
-/// A sum that is another one in another order.
+/// A sum that depends on the order of its terms.
 fn weigh(values: &[i32]) -> i32 {
     values.iter().zip(1..).map(|(value, place)| value * (place * place + 1)).sum()
 }
@@ -62,7 +62,7 @@ macro_rules! arities {
                                 })
                             },
                         ),
-                        // Ready at once, these need not be `Send`.
+                        // Futures that are ready at once need not be `Send`.
                         <Func as FuncExt>::wrap_async(&mut *store, async |$($arg: i32),*| 1000 + weigh(&[$($arg),*])),
                         Func::$wrap(&mut *store, async |caller: Caller<'_, Host>, $($arg: i32),*| {
                             caller.data().id + weigh(&[$($arg),*])
@@ -279,7 +279,7 @@ fn untyped<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// A closure keeps what it captured, from call to call, and goes with its store.
+/// A closure keeps its captured values from call to call, and is dropped with its store.
 fn state_of_closures<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -346,7 +346,7 @@ fn closures_in_use_several_times_at_once<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Futures may hold on to the `Caller`, to parameters, and to locals by reference; those of async closures also to what
+/// Futures may hold the `Caller`, parameters, and references to locals. Futures of async closures may also hold what
 /// the closure captured.
 fn futures_borrow<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();

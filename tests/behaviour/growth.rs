@@ -1,4 +1,4 @@
-//! Memories, tables and instances: how many there may be, where they come from, and what becomes of them while a guest
+//! Memories, tables and instances: how many there may be, where they come from, and what happens to them while a guest
 //! is suspended.
 
 use crate::common::futures::{cancel, finish, pending, poll_once};
@@ -13,7 +13,7 @@ use wasmtime_async::{Carries, FuncExt, LinkerExt, Store, suspend_until};
 matrix!(limits, pooled_instances, memories_that_grow, tables_that_grow);
 matrix!(anything: limiters_that_wait);
 
-/// Refuses memory beyond a number of bytes, and counts what it was asked.
+/// Refuses memory beyond a number of bytes, and counts the requests.
 #[derive(Default)]
 pub(crate) struct Limiter {
     asked: usize,
@@ -23,7 +23,7 @@ pub(crate) struct Limiter {
 impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> Result<bool> {
         self.asked += 1;
-        // It is asked on the guest's stack, and may wait.
+        // The limiter is called on the guest's stack, and may wait.
         if suspend_until(pending(1)).is_err() {
             self.refused += 1;
             return Ok(false);
@@ -36,7 +36,7 @@ impl ResourceLimiter for Limiter {
     }
 }
 
-/// `wait` before anything grows.
+/// Calls `wait` before anything grows.
 const GROWS: &str = r#"(module
     (import "" "" (func $wait))
     (memory (export "memory") 1)
@@ -63,9 +63,9 @@ fn limiters_that_wait<K: Kind<Stack: Carries<Limiter>>>(code: Code) -> Result<()
     for (elements, before) in [(9, 1), (1, -1)] {
         assert_eq!(finish(table.call(&mut stack, &mut store, (elements,)))?, before);
     }
-    // The first when it was made; nothing is asked for growth by nothing.
+    // The first request was made when the memory was created. Growing by nothing makes no request.
     assert_eq!((store.data().asked, store.data().refused), (6, 0));
-    // Dropped while the limiter waits.
+    // Drops the call while the limiter waits.
     let mut call = run.call(&mut stack, &mut store, (1,));
     for _ in 0..3 {
         assert!(poll_once(&mut call).is_pending());
@@ -89,12 +89,12 @@ fn limits<K: Kind<Stack: Carries<StoreLimits>>>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// Instances whose memory comes from a pool: given back when their stores go, however their calls ended.
+/// Instances whose memory comes from a pool return it when their stores are dropped, however their calls ended.
 fn pooled_instances<K: Kind>(code: Code) -> Result<()> {
     const SLOTS: u32 = 4;
     let mut pool = PoolingAllocationConfig::default();
     pool.total_core_instances(SLOTS).total_memories(SLOTS).total_tables(SLOTS).max_memory_size(1 << 17);
-    // Small enough for any target.
+    // Small enough for every target.
     let mut config = code.config();
     config.memory_reservation(1 << 18).memory_guard_size(1 << 16);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
@@ -128,7 +128,7 @@ fn pooled_instances<K: Kind>(code: Code) -> Result<()> {
             assert!(memory.data(&*store)[5..].iter().all(|&byte| byte == 0));
             runs.push(export(store, &instance, "run").get_async(&*store).get0::<i32>()?);
         }
-        // No more in the pool.
+        // The pool has no more.
         let (_, last) = stacks.split_at_mut(stores.len());
         let mut one_more = Store::new(&engine, Host::default());
         let error = finish(linker.instantiate_on(&mut last[0], &mut one_more, &module)).unwrap_err();
@@ -154,10 +154,10 @@ fn pooled_instances<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Memory that grows, and moves, while the guest is suspended.
+/// Memory that grows and moves while the guest is suspended.
 fn memories_that_grow<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
-    // Nothing reserved, so that it has to move.
+    // Reserves nothing, so that the memory has to move.
     let mut store = with(code, |config| {
         config.memory_reservation(0).memory_reservation_for_growth(0).memory_guard_size(0);
     })?;
@@ -167,7 +167,7 @@ fn memories_that_grow<K: Kind>(code: Code) -> Result<()> {
             pending(1).await;
             let before = memory.grow(&mut caller, u64::try_from(pages)?)?;
             pending(1).await;
-            // Where the guest looks next: the last byte.
+            // The guest looks at the last byte next.
             let last = memory.data_size(&caller) - 1;
             memory.data_mut(&mut caller)[last] = u8::try_from(before)?;
             Ok::<_, Error>(())
@@ -196,10 +196,10 @@ fn memories_that_grow<K: Kind>(code: Code) -> Result<()> {
     linker.define(&mut store, "", "grow", grow)?;
     let instance = linker.instantiate(&mut store, &module)?;
     let run = export(&mut store, &instance, "run").get_async(&store).get1::<i32, i32>()?;
-    // Grown by two a turn; the host writes how large it was.
+    // Each turn grows the memory by two pages. The host writes the previous size.
     assert_eq!(finish(run.call(&mut stack, &mut store, (10,)))?, (0..10).map(|n| 1 + 2 * n).sum::<i32>() + 42);
     assert_eq!(memory.size(&store), 21);
-    // What a dropped call did stays done.
+    // The effects of a dropped call remain.
     let mut call = run.call(&mut stack, &mut store, (10,));
     for _ in 0..2 {
         assert!(poll_once(&mut call).is_pending());

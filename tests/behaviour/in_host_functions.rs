@@ -1,4 +1,4 @@
-//! [`suspend_in_host_function`]: suspending a synchronous host function on somebody's word, and nothing else.
+//! [`suspend_in_host_function`]: suspends a synchronous host function on the caller's word, and nothing else.
 #![expect(unsafe_code, reason = "what is tested has a contract")]
 
 use crate::common::futures::{cancel, finish, pending, poll_once};
@@ -18,9 +18,9 @@ matrix!(
     without_a_stack,
 );
 
-/// Waits, in a host function that this store's guest called.
+/// Waits in a host function that this store's guest called.
 fn wait<F: Future>(store: &impl AsContext, future: F) -> Result<F::Output, Error> {
-    // SAFETY: nothing in the host functions of these tests is of the thread.
+    // SAFETY: the host functions of these tests keep nothing in the thread.
     unsafe { suspend_in_host_function(store, future) }
 }
 
@@ -43,7 +43,7 @@ fn where_the_guest_called_it<K: Kind>(code: Code) -> Result<()> {
     let waits = waits_and_counts(&mut store);
     let run = runner(&mut store, ONCE, [waits])?;
     if K::MOVES {
-        // Nobody can give their word that the function may go on on another thread.
+        // No promise of the caller lets the function continue on another thread.
         let error = finish(run.call_on(&mut stack, &mut store, &[], &mut [])).unwrap_err();
         assert!(matches!(error.downcast_ref(), Some(Error::NotSend)), "{error:?}");
         assert!(error.is::<WasmBacktrace>(), "{error:?}");
@@ -80,7 +80,7 @@ fn within_a_nested_call<K: Kind>(code: Code) -> Result<()> {
         sleeps.call(&mut caller, &[], &mut [])
     });
     check::<K>(&mut stack, &mut store, host, on::<K>(Between::NestedCall))?;
-    // That the host function itself is the outer one's does not help.
+    // It does not help that the host function belongs to the outer store.
     let host = Func::wrap(&mut store, |mut caller: Caller<'_, Host>| -> Result<()> {
         let _local = caller.data().log.on_drop("left");
         let nested = Func::wrap(&mut caller, |caller: Caller<'_, Host>| Ok(wait(&caller, pending(1))?));

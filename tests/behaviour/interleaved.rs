@@ -1,5 +1,5 @@
 //! Many calls in flight on one thread, resumed and dropped in random order, with every kind of ending. What one call
-//! computes and how it ends must not depend on any other.
+//! computes and how it ends must not depend on the other calls.
 
 mod plan;
 
@@ -22,15 +22,15 @@ use wasmtime_async::{Carries, FuncExt, Store, yield_now};
 
 matrix!(calls_in_random_order);
 
-/// All that the calls of one test share.
+/// The state that the calls of one test share.
 struct World<K: Kind> {
     engine: Engine,
     guest: Module,
     starter: Module,
     random: RefCell<Random>,
-    /// Stacks that are not in use, to be taken by whichever call comes next.
+    /// Idle stacks. The next call takes one of them.
     stacks: RefCell<Vec<K::Stack>>,
-    /// How often calls ended how.
+    /// How many calls ended in each way.
     endings: RefCell<BTreeMap<&'static str, usize>>,
     suspended: Cell<usize>,
     most_suspended: Cell<usize>,
@@ -38,7 +38,7 @@ struct World<K: Kind> {
 }
 
 fn calls_in_random_order<K: Kind<Stack: Carries<Data>>>(code: Code) -> Result<()> {
-    // Small, so that the many calls that end for lack of it do not take up much memory.
+    // Small, so that the many calls that run out of stack do not take up much memory.
     const GUEST_STACK: usize = 64 << 10;
     let engine = Engine::new(code.config().max_wasm_stack(GUEST_STACK).consume_fuel(true).epoch_interruption(true))?;
     let world = Rc::new(World::<K> {
@@ -99,11 +99,11 @@ fn calls_in_random_order<K: Kind<Stack: Carries<Data>>>(code: Code) -> Result<()
     let endings = world.endings.borrow();
     println!("{} suspended at once, {endings:?}", world.most_suspended.get());
     assert_eq!(world.suspended.get(), 0, "calls that were suspended have ended");
-    // A forgotten call keeps that of its last poll, for each of up to five futures that poll one another.
+    // A forgotten call keeps the waker of its last poll, for each of up to five futures that poll one another.
     assert!(Arc::strong_count(&waker) <= 1 + 5 * world.forgotten.get(), "wakers are left over");
     if at_once >= 1000 {
         assert!(world.most_suspended.get() >= at_once / 2);
-        // All endings, and that by dropping in three ways.
+        // All endings. Dropping counts as one of them, in three variants.
         assert_eq!(endings.len(), ENDINGS.len() - 1 + 3);
         assert!(endings.values().all(|&times| times >= 10));
         assert!(endings.values().sum::<usize>() >= 3 * at_once);
@@ -112,7 +112,7 @@ fn calls_in_random_order<K: Kind<Stack: Carries<Data>>>(code: Code) -> Result<()
 }
 
 impl<K: Kind<Stack: Carries<Data>>> World<K> {
-    /// One store, and a few calls one after another, each on any stack.
+    /// One store, and a few calls in sequence, each on any stack.
     async fn life(self: Rc<Self>, id: i32) {
         let random = self.random.borrow_mut().fork();
         let mut store = Store::new(&self.engine, Data { id, random, answered: 0, run: None });
@@ -135,7 +135,7 @@ impl<K: Kind<Stack: Carries<Data>>> World<K> {
             let kind = plan.check(&outcome, id);
             *self.endings.borrow_mut().entry(kind).or_default() += 1;
             if let Outcome::Forgotten = outcome {
-                // Its store is not to be used again.
+                // The store must not be used again.
                 return;
             }
             let summed = sum.get(&mut store).unwrap_i64();
@@ -189,7 +189,7 @@ async fn through_async(mut caller: Caller<'_, Data>, steps: i32, depth: i32, end
     run.call(&mut caller, (steps, depth, ending))
 }
 
-/// Brings about the endings that need the host, or gets them ready.
+/// Causes the endings that need the host, or prepares them.
 async fn end<K: Kind>(mut caller: Caller<'_, Data>, ending: i32) -> Result<()> {
     let polls = caller.data_mut().random.below(3);
     pending(polls).await;
@@ -198,7 +198,7 @@ async fn end<K: Kind>(mut caller: Caller<'_, Data>, ending: i32) -> Result<()> {
         Ending::Trap(Trap::OutOfFuel) => caller.set_fuel(1000)?,
         Ending::Trap(Trap::Interrupt) => caller.as_context_mut().set_epoch_deadline(0),
         Ending::HostError => return Err(mine.into()),
-        // Like a panic that nothing is printed of.
+        // Like a panic, but nothing is printed.
         Ending::HostPanic => resume_unwind(Box::new(mine)),
         Ending::Never if mine.id % 2 == 0 || !K::ANYTHING => pending(usize::MAX).await,
         Ending::Never => loop {
@@ -209,7 +209,7 @@ async fn end<K: Kind>(mut caller: Caller<'_, Data>, ending: i32) -> Result<()> {
     Ok(())
 }
 
-/// A call that is dropped or forgotten when its time has come, and whose panics are caught.
+/// A call that is dropped or forgotten when its time comes, and whose panics are caught.
 struct Attempt<'a, K: Kind> {
     world: &'a World<K>,
     call: Option<Pin<Box<dyn Future<Output = Result<i64>> + 'a>>>,
@@ -269,7 +269,7 @@ impl<K: Kind> Drop for Attempt<'_, K> {
     }
 }
 
-/// A stack that is on loan to one call.
+/// A stack that one call has borrowed.
 struct Lease<'a, K: Kind> {
     world: &'a World<K>,
     stack: Option<K::Stack>,
@@ -299,7 +299,7 @@ impl<K: Kind> Drop for Lease<'_, K> {
     }
 }
 
-/// Polls a future from within a host function, inside an activation that was there before, in a store of its own.
+/// Polls a future from within a host function, inside an existing activation, in a store of its own.
 struct Inside {
     store: Store<Option<Passed>>,
     run: TypedFunc<(), ()>,
@@ -307,7 +307,7 @@ struct Inside {
 
 type Life = Pin<Box<dyn Future<Output = ()>>>;
 
-/// What goes in, and comes out.
+/// The data that is passed in and out.
 struct Passed {
     life: Life,
     waker: Waker,

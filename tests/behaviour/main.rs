@@ -1,10 +1,10 @@
-//! What the library promises, on every kind of stack, with native code and with Pulley's.
+//! What the library promises, on every kind of stack, with native code and with Pulley's bytecode.
 //!
-//! Each test is written once, generic over the kind, and [`matrix!`](support::matrix) makes one of it for each
+//! Each test is written once, generic over the kind of stack, and [`matrix!`](support::matrix) makes one test for each
 //! combination. Two environment variables set how long it takes:
 //!
-//! - `MATRIX_CALLS`: how many calls are in flight in the tests that are about many (1000 unless set);
-//! - `MATRIX_SEED`: where the random numbers start; the seed of each run is printed.
+//! - `MATRIX_CALLS`: how many calls are in flight in the tests with many calls (1000 by default);
+//! - `MATRIX_SEED`: the seed of the random numbers. Each run prints its seed.
 #![cfg(not(feature = "loom"))]
 #![allow(clippy::unnecessary_wraps, reason = "all tests have one signature")]
 

@@ -1,5 +1,5 @@
-//! Calls within calls in the same store: host functions call their guest by wasmtime's own functions, right where they
-//! are. What waits inside is refused on some stacks: see [`refused`](super::refused).
+//! Nested calls in the same store: host functions call their guest with wasmtime's own functions, on the current stack.
+//! Some stacks refuse to let such a guest wait: see [`refused`](super::refused).
 
 use crate::common::futures::{finish, pending, poll_once};
 use crate::support::guest::{assert_overflow, assert_usable, export, export_of, guest, runner, stack, store};
@@ -17,7 +17,7 @@ matrix!(
 
 matrix!(anything: back_into_the_same_store, another_store_that_waits);
 
-/// `wait` and `back` are host functions; `back` calls `inner`, which calls `wait`.
+/// `wait` and `back` are host functions. `back` calls `inner`, which calls `wait`.
 const BACK: &str = r#"(module
     (import "" "wait" (func $wait (param i32) (result i32)))
     (import "" "back" (func $back (param i32) (result i32)))
@@ -36,7 +36,8 @@ fn inner_of<T>(caller: &mut Caller<'_, T>) -> TypedFunc<i32, i32> {
     export_of(caller, "inner").typed(caller).expect("has this type")
 }
 
-/// guest → host → guest → host → …, four deep; only the outermost waits, before and after it calls the guest.
+/// guest → host → guest → host → …, four deep. Only the outermost host function waits, before and after it calls the
+/// guest.
 fn back_without_waiting_there<K: Kind>(code: Code) -> Result<()> {
     const DEPTH: i32 = 3;
     let mut stack = stack::<K>();
@@ -83,14 +84,14 @@ fn back_into_the_same_store<K: Kind>(code: Code) -> Result<()> {
     let mut store = store(code);
     let wait = wait(&mut store);
     let backs = [
-        // From a synchronous host function, that waits besides.
+        // Calls from a synchronous host function that waits as well.
         Func::wrap(&mut store, |mut caller: Caller<'_, Host>, n: i32| -> Result<i32> {
             yield_now()?;
             let result = inner_of(&mut caller).call(&mut caller, n)?;
             suspend_until(pending(1))?;
             Ok(result)
         }),
-        // From an asynchronous one, which blocks its own poll.
+        // Calls from an async host function, which blocks its own poll.
         Func::wrap_suspending(&mut store, async |mut caller: Caller<'_, Host>, n: i32| -> Result<i32> {
             pending(1).await;
             let result = inner_of(&mut caller).call(&mut caller, n)?;
@@ -102,7 +103,7 @@ fn back_into_the_same_store<K: Kind>(code: Code) -> Result<()> {
         let run = runner(&mut store, BACK, [wait, back])?.get_async(&store).get1::<i32, i32>()?;
         for n in 0..3 {
             let mut call = run.call(&mut stack, &mut store, (n,));
-            // At least: what is pending after a suspension within its poll may be polled again at once.
+            // At least: a future that is pending after a suspension within its poll may be polled again at once.
             for _ in 0..5 {
                 assert!(poll_once(&mut call).is_pending());
             }
@@ -112,7 +113,7 @@ fn back_into_the_same_store<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// A host function instantiates a module in the store that it was called from, and calls it.
+/// A host function instantiates a module in its caller's store, and calls it.
 fn instantiation<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -144,7 +145,7 @@ fn instantiation<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// `recurse` has no end. `run` calls it by way of the host function `back`.
+/// `recurse` has no end. `run` calls it through the host function `back`.
 const RECURSES: &str = r#"(module
     (import "" "back" (func $back))
     (func $recurse (export "recurse") (call $recurse) (call $recurse))
@@ -190,8 +191,8 @@ fn recursion_in_the_same_store<K: Kind>(code: Code) -> Result<()> {
 /// guest → host → guest → host → … without end.
 fn recursion_by_way_of_the_host<K: Kind>(code: Code) -> Result<()> {
     if code == Code::Pulley {
-        // Its limit is one of the interpreter's own stack, which the frames of the host are not on: wasmtime does not
-        // limit this recursion, on whatever stack.
+        // Pulley's limit applies to the interpreter's own stack, which holds no host frames. So wasmtime does not limit
+        // this recursion, on any stack.
         return Ok(());
     }
     let mut stack = stack::<K>();
@@ -215,7 +216,7 @@ fn recursion_by_way_of_the_host<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Code on a stack calls into another store by wasmtime's own functions.
+/// Code on a stack calls into another store with wasmtime's own functions.
 fn another_store_without_a_stack_of_its_own<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -235,7 +236,7 @@ fn another_store_without_a_stack_of_its_own<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// That store's host functions wait by suspending the stack, as everything on it does.
+/// Host functions of that store wait by suspending the stack, like everything on it.
 fn another_store_that_waits<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);

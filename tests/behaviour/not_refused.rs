@@ -1,4 +1,4 @@
-//! What goes on after something was refused, and what never is: see [`refused`](super::refused).
+//! What still works after something was refused, and what is never refused: see [`refused`](super::refused).
 
 use crate::common::futures::{finish, pending};
 use crate::refused::{PROGRAM, call_in_another_store};
@@ -10,7 +10,7 @@ use wasmtime_async::{FuncExt, Stack, Store, suspend_until};
 
 matrix!(whoever_makes_nothing_of_it_goes_on, ready_at_once);
 
-/// The error is an error like others: host code may make something else of it, and then wait where it may.
+/// The error is an ordinary error: host code may turn it into something else, and then wait where that is allowed.
 fn whoever_makes_nothing_of_it_goes_on<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -42,7 +42,7 @@ fn whoever_makes_nothing_of_it_goes_on<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// Nothing is suspended for a future that is ready when it is first polled, wherever that is.
+/// If a future is ready at its first poll, nothing is suspended for it, wherever it is.
 fn ready_at_once<K: Kind>(code: Code) -> Result<()> {
     fn ready_store(code: Code) -> Result<(Store<Host>, Func)> {
         let mut other = store(code);

@@ -2,7 +2,7 @@
 
 use wasmtime_async::{FiberStack, Parking};
 
-/// Whichever it is, all tests of fiber stacks have run with it.
+/// All tests of fiber stacks ran with this way of parking.
 #[test]
 fn is_direct_where_it_is_known_to_work() {
     let expected = if cfg!(feature = "direct-parking") { Parking::Direct } else { Parking::Fiber };
@@ -11,12 +11,12 @@ fn is_direct_where_it_is_known_to_work() {
     {
         assert_eq!(FiberStack::parking(), expected);
     }
-    // The same on each thread.
+    // It is the same on each thread.
     let here = FiberStack::parking();
     assert_eq!(std::thread::spawn(FiberStack::parking).join().expect("does not panic"), here);
 }
 
-/// A call within another is linked to activations that are not its own.
+/// A nested call is linked to activations that are not its own.
 #[test]
 fn is_by_a_fiber_within_another_call() -> wasmtime::Result<()> {
     use wasmtime::{Engine, Func};

@@ -1,4 +1,4 @@
-//! Calls that are polled within others, by a host function, now here and now there.
+//! A host function polls calls within other calls, in changing places.
 
 use crate::common::futures::{cancel, finish, poll_once};
 use crate::common::moving::elsewhere;
@@ -22,11 +22,11 @@ pub(crate) struct Holder<K: Kind> {
 #[derive(Clone, Copy, Debug)]
 enum Place {
     Outside,
-    /// In a host function that a guest called, entered by wasmtime's own functions.
+    /// In a host function of a guest that wasmtime's own functions entered.
     InPlainCall,
     /// In a host function of a guest on another stack.
     OnStack,
-    /// The same, and the guest traps afterwards.
+    /// The same, but the guest traps afterwards.
     BeforeTrap,
 }
 
@@ -43,7 +43,7 @@ impl<K: Kind<Stack: Carries<Holder<K>>>> Outer<K> {
     fn new(engine: &Engine) -> Result<Self> {
         let mut store = Store::new(engine, Holder::<K> { call: None, ended: None, deeper: None });
         let poll = Func::wrap(&mut store, |mut caller: Caller<'_, Holder<K>>| -> Result<()> {
-            // Once deeper, for two activations of the same store.
+            // One level deeper, so that the store has two activations.
             if let Some(deeper) = caller.data_mut().deeper.take() {
                 return deeper.call(&mut caller, &[], &mut []);
             }
@@ -91,7 +91,7 @@ impl<K: Kind<Stack: Carries<Holder<K>>>> Outer<K> {
     }
 }
 
-/// A guest that waits twice and then ends in the way that it was asked for.
+/// A guest that waits twice and then ends as `ending` says.
 fn waits_and_ends<K: Kind>(code: Code, ending: i32) -> Result<K::Boxed> {
     let mut store = store(code);
     let wait = waits::<K, _>(&mut store, 1);
@@ -117,7 +117,7 @@ pub(crate) fn check_end(ending: i32, result: &Result<i32>) {
     }
 }
 
-/// Each of a call's three polls in each of the places.
+/// Makes each of a call's three polls in each of the places.
 fn polled_inside_and_outside_other_calls<K: Kind<Stack: Carries<Holder<K>>>>(code: Code) -> Result<()> {
     let mut outer = Outer::<K>::new(&code.engine())?;
     for first in PLACES {
@@ -130,7 +130,7 @@ fn polled_inside_and_outside_other_calls<K: Kind<Stack: Carries<Holder<K>>>>(cod
                 let end = outer.poll(third).unwrap_or_else(|| panic!("not ended: {first:?}, {second:?}, {third:?}"));
                 check_end(ending, &end);
             }
-            // Dropped instead.
+            // The same, but the call is dropped.
             outer.store.data_mut().call = Some(waits_and_ends::<K>(code, 0)?);
             assert!(outer.poll(first).is_none());
             outer.store.data_mut().call.take().into_iter().for_each(cancel);
@@ -139,7 +139,7 @@ fn polled_inside_and_outside_other_calls<K: Kind<Stack: Carries<Holder<K>>>>(cod
     assert_usable(&mut outer.stack, &mut outer.store)
 }
 
-/// Several calls that are polled first by one call and go on when that has ended, all at once.
+/// One call polls several other calls first. They continue when it has ended, all at the same time.
 fn outlives_the_call_that_started_it<K: Kind<Stack: Carries<Holder<K>>>>(code: Code) -> Result<()> {
     let engine = code.engine();
     let mut random = Random::from_environment();

@@ -1,4 +1,4 @@
-//! Stacks of a pool: how many there are, who gets them, and when.
+//! A pool's stacks: how many there are, and who gets them when.
 
 use crate::common::futures::{CountingWaker, finish, pending, poll_once, poll_with};
 use crate::common::random::Random;
@@ -32,14 +32,14 @@ matrix!(
 
 type Get<'a, S> = Pin<Box<dyn Future<Output = Result<PooledStack<S>, Error>> + Send + 'a>>;
 
-/// Somebody who waits for a stack, with a waker that counts.
+/// A task that waits for a stack, with a waker that counts.
 struct Waiter<'a, S: Stack> {
     get: Get<'a, S>,
     waker: Arc<CountingWaker>,
 }
 
 impl<'a, S: Stack + Send> Waiter<'a, S> {
-    /// In the queue.
+    /// Queues up for a stack.
     fn queued(pool: &'a Pool<S>) -> Self {
         let mut waiter = Self { get: Box::pin(pool.get()), waker: CountingWaker::new() };
         assert!(waiter.poll().is_pending());
@@ -71,7 +71,7 @@ fn counts<S: Stack>(pool: &Pool<S>) -> [usize; 4] {
     [idle, in_use, created, peak]
 }
 
-/// One that is there at once.
+/// Takes a stack that must be available at once.
 fn now<S: Stack>(pool: &Pool<S>) -> PooledStack<S> {
     let Poll::Ready(stack) = poll_once(&mut Box::pin(pool.get())) else { panic!("all are in use") };
     stack.expect("there is memory")
@@ -101,9 +101,9 @@ fn stacks_are_made_when_needed_and_reused<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Its memory is in the processor's cache.
+/// The memory of the stack that was used last is still in the processor's cache.
 fn the_stack_used_last_is_used_next<K: Kind>(code: Code) -> Result<()> {
-    /// Where its calls run, more or less.
+    /// Roughly where the stack's calls run.
     fn place<S: Stack + Carries<Host>>(stack: &mut S, code: Code) -> Result<usize> {
         finish(stack.run_send(&mut store(code), |_| {
             let local = 0_u8;
@@ -169,7 +169,7 @@ fn who_goes_away_with_a_stack_hands_it_on<K: Kind>(_: Code) -> Result<()> {
     assert!(second.is_woken() && !third.is_woken());
     drop(second);
     drop(third.served());
-    // The last one hands it to nobody.
+    // The last waiter has nobody to hand the stack to.
     let held = now(&pool);
     let last = Waiter::queued(&pool);
     drop(held);
@@ -179,7 +179,7 @@ fn who_goes_away_with_a_stack_hands_it_on<K: Kind>(_: Code) -> Result<()> {
     Ok(())
 }
 
-/// On one thread somebody goes away, on another a stack comes free: for whoever is left.
+/// One thread drops a waiter while another frees a stack. The remaining waiter gets the stack.
 fn who_goes_away_just_now_loses_no_stack<K: Kind>(_: Code) -> Result<()> {
     let pool = pool::<K>(1);
     for _ in 0..many() {
@@ -205,7 +205,7 @@ fn who_comes_later_does_not_get_ahead<K: Kind>(_: Code) -> Result<()> {
     let held = now(&pool);
     let mut first = Waiter::queued(&pool);
     drop(held);
-    // It was given to the first, who has yet to look.
+    // The stack was handed to the first waiter, which has not been polled since.
     assert!(pool.try_get()?.is_none());
     let mut second = Waiter::queued(&pool);
     drop(first.served());
@@ -214,7 +214,7 @@ fn who_comes_later_does_not_get_ahead<K: Kind>(_: Code) -> Result<()> {
 }
 
 fn a_stack_that_cannot_be_made_is_no_place_lost<K: Kind>(_: Code) -> Result<()> {
-    // With addresses of 32 bits, there may be such memory.
+    // With 32-bit addresses, such memory may exist.
     if cfg!(target_pointer_width = "32") {
         return Ok(());
     }
@@ -256,7 +256,7 @@ fn calls_on_many_threads<K: Kind>(code: Code) -> Result<()> {
                 let run = run.get_async(&store).get1::<u32, ()>().expect("has this type");
                 for _ in 0..20 {
                     let mut stack = if random.one_in(3) {
-                        // Comes and goes, with or without a stack.
+                        // Tasks come and go, with or without a stack.
                         let _ = poll_once(&mut Box::pin(pool.get())).map(drop);
                         let Some(stack) = pool.try_get().expect("there is memory") else { continue };
                         stack
@@ -283,7 +283,7 @@ fn calls_on_many_threads<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Idle stacks go, those in use stay, and more are made when they are needed.
+/// Idle stacks are dropped, stacks in use stay, and new ones are made when they are needed.
 fn shrunk<K: Kind>(code: Code) -> Result<()> {
     let pool = pool::<K>(4);
     let held: Vec<_> = (0..4).map(|_| now(&pool)).collect();
@@ -309,11 +309,11 @@ fn clones_are_the_same_pool<K: Kind>(code: Code) -> Result<()> {
     let mut stack = now(&pool);
     assert!(clone.try_get()?.is_none());
     drop((pool, clone));
-    // A stack outlives the pool that it is from.
+    // A stack outlives its pool.
     assert_usable(&mut *stack, &mut store(code))
 }
 
-/// Calls that are `Send`, with a stack of a pool inside, each of whose polls is on the next thread.
+/// Calls that are `Send` and hold a stack from a pool. Each poll is on the next thread.
 #[cfg(thread_list)]
 #[test]
 fn calls_go_from_thread_to_thread() -> Result<()> {
@@ -349,7 +349,7 @@ fn calls_go_from_thread_to_thread() -> Result<()> {
                 scope.spawn(|| {
                     loop {
                         let next = tasks.lock().expect("is not poisoned").pop_front();
-                        // The other threads have what is left.
+                        // The other threads have the remaining tasks.
                         let Some((number, mut task)) = next else { break };
                         match poll_once(&mut task) {
                             Poll::Pending => tasks.lock().expect("is not poisoned").push_back((number, task)),

@@ -1,5 +1,5 @@
-//! What is not suspended: on a stack that suspends known frames only, whatever would leave others behind is refused,
-//! and the error says what is in the way. The same programs come to their end on stacks that suspend anything.
+//! What is not suspended. A stack that suspends only known frames refuses to suspend others, and the error says what is
+//! in the way. The same programs run to their end on stacks that suspend anything.
 
 use crate::common::futures::{finish, pending, poll_once};
 use crate::support::guest::{assert_refused, assert_usable, export, export_of, guest, runner, stack, store, waits};
@@ -19,7 +19,7 @@ matrix!(
     futures_that_are_not_send,
 );
 
-/// Calls `host`, and notes that it went on. `inner` calls `wait`.
+/// Calls `host`, and notes that it continued. `inner` calls `wait`.
 pub(crate) const PROGRAM: &str = r#"(module
     (import "" "host" (func $host))
     (import "" "wait" (func $wait))
@@ -28,7 +28,7 @@ pub(crate) const PROGRAM: &str = r#"(module
     (func (export "nothing"))
     (func (export "run") (call $host) (global.set 0 (i32.const 1))))"#;
 
-/// What a program comes to on this kind of stack, given what is in its way on those that suspend known frames only.
+/// How a program ends on this kind of stack, given what blocks it on stacks that suspend only known frames.
 pub(crate) fn on<K: Kind>(between: Between) -> Option<Between> {
     let is_fine = K::ANYTHING || K::NESTED && between == Between::NestedCall;
     (!is_fine).then_some(between)
@@ -46,7 +46,7 @@ pub(crate) fn check_end<R: Debug>(result: Result<R>, refused: Option<Between>) -
     }
 }
 
-/// Runs `run` of [`PROGRAM`] with this host function, and checks its end, and that the function left nothing behind.
+/// Runs `run` of [`PROGRAM`] with this host function. Checks how it ends, and that the function left nothing behind.
 pub(crate) fn check<K: Kind>(
     stack: &mut K::Stack,
     store: &mut Store<Host>,
@@ -57,7 +57,7 @@ pub(crate) fn check<K: Kind>(
     let log = store.data().log.clone();
     let instance = guest(store, PROGRAM, [host, wait])?;
     let run = export(store, &instance, "run");
-    // Twice, since the first leaves all as it was.
+    // Twice, because the first run must leave everything as it was.
     for _ in 0..2 {
         let result = finish(run.call_on(stack, store, &[], &mut []));
         let reached = instance.get_global(&mut *store, "reached").expect("is exported").get(&mut *store);
@@ -83,7 +83,7 @@ fn closures<K: Kind>(code: Code) -> Result<()> {
             let _local = local;
             Ok(waits()?)
         });
-        // Those that are refused are not suspended first.
+        // A refused call is not suspended first.
         assert_eq!(poll_once(&mut call).is_pending(), K::ANYTHING);
         drop(call);
         assert_eq!(log.take(), ["left"]);
@@ -129,7 +129,7 @@ fn host_code<K: Kind>(code: Code) -> Result<()> {
             let _local = caller.data().log.on_drop("left");
             Ok(yield_now()?)
         }),
-        // In the middle of an async host function's poll.
+        // Waits in the middle of an async host function's poll.
         Func::wrap_suspending_send(&mut store, |caller: Caller<'_, Host>| {
             let local = caller.data().log.on_drop("left");
             async move {
@@ -144,7 +144,7 @@ fn host_code<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// A synchronous host function calls its guest again, once or several times over, and the innermost guest waits.
+/// A synchronous host function calls its guest again, once or several times, and the innermost guest waits.
 fn nested_calls<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -164,7 +164,7 @@ fn nested_calls<K: Kind>(code: Code) -> Result<()> {
     });
     check::<K>(&mut stack, &mut store, deep, on::<K>(Between::NestedCall))?;
 
-    // So it is with instantiation.
+    // The same for instantiation.
     let instantiates = Func::wrap(&mut store, |mut caller: Caller<'_, Host>| -> Result<()> {
         let _local = caller.data().log.on_drop("left");
         let mut linker = Linker::<Host>::new(caller.engine());
@@ -175,7 +175,7 @@ fn nested_calls<K: Kind>(code: Code) -> Result<()> {
     check::<K>(&mut stack, &mut store, instantiates, on::<K>(Between::NestedCall))
 }
 
-/// The same without wasm in between: a host function calls another, which waits.
+/// The same without wasm in between: a host function calls another one, which waits.
 fn nested_calls_of_host_functions<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -185,13 +185,13 @@ fn nested_calls_of_host_functions<K: Kind>(code: Code) -> Result<()> {
         wait.call(&mut caller, &[], &mut [])
     });
     check::<K>(&mut stack, &mut store, host, on::<K>(Between::NestedCall))?;
-    // Nor is there a guest outside.
+    // The same without an outer guest.
     let result = finish(host.call_on(&mut stack, &mut store, &[], &mut []));
     check_end(result, on::<K>(Between::NestedCall))?;
     assert_usable(&mut stack, &mut store)
 }
 
-/// An async host function calls its guest again, in the middle of its poll, and that waits.
+/// An async host function calls its guest again in the middle of its poll, and that guest waits.
 fn polls<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -205,7 +205,7 @@ fn polls<K: Kind>(code: Code) -> Result<()> {
         });
         check::<K>(&mut stack, &mut store, host, on::<K>(Between::Poll))?;
     }
-    // A guest of another store is no different there.
+    // A guest of another store makes no difference there.
     let host = Func::wrap_suspending_boxed(&mut store, move |caller: Caller<'_, Host>, (): ()| {
         Box::new(async move {
             let _local = caller.data().log.on_drop("left");
@@ -216,7 +216,7 @@ fn polls<K: Kind>(code: Code) -> Result<()> {
     check::<K>(&mut stack, &mut store, host, on::<K>(Between::Poll))
 }
 
-/// Calls, by wasmtime's own function, a guest of another store that waits.
+/// Calls a guest of another store, which waits, with wasmtime's own function.
 pub(crate) fn call_in_another_store<K: Kind>(code: Code) -> Result<()> {
     let mut other = store(code);
     let wait = waits::<K, _>(&mut other, 2);
@@ -232,13 +232,13 @@ fn other_stores<K: Kind>(code: Code) -> Result<()> {
     });
     check::<K>(&mut stack, &mut store, host, on::<K>(Between::OtherStore))?;
 
-    // By way of one that is itself called on a stack, from a closure there.
+    // The same through a host function that is itself called on a stack, from a closure there.
     let host = Func::wrap(&mut store, move |caller: Caller<'_, Host>| -> Result<()> {
         let _local = caller.data().log.on_drop("left");
         let (mut stack, mut store) = (self::stack::<K>(), self::store(code));
         let mut call = stack.run_send(&mut store, move |_| call_in_another_store::<K>(code));
         loop {
-            // Of its own stack, which is suspended or not as the outer one is.
+            // Depends on its own stack, which is suspended or not as the outer one is.
             if let std::task::Poll::Ready(result) = poll_once(&mut call) {
                 return result;
             }

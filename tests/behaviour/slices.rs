@@ -27,8 +27,8 @@ matrix!(checked: sockets_are_looked_at_under_tokio);
 
 type Spinner = (Store<Host>, AsyncFunc<i32, i32>, Arc<AtomicUsize>);
 
-/// A guest that takes an epoch in each turn of its loop, with slices of `delta` turns between which it waits, and how many
-/// slices have begun. It ends after so many turns, or never if that is 0.
+/// A guest that advances the epoch in each turn of its loop. It waits between slices of `delta` turns. Also returns how
+/// many slices have begun. The guest ends after the given number of turns, or never if that is 0.
 fn spinner<F>(code: Code, delta: u64, mut wait: impl FnMut() -> F + Send + Sync + 'static) -> Result<Spinner>
 where
     F: Future<Output = ()> + Send + 'static,
@@ -66,7 +66,7 @@ fn waits_for_any_future<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let waker = CountingWaker::new();
     let mut call = run.call(&mut stack, &mut store, 10);
-    // Slices of four turns: two ends of a slice, each pending twice.
+    // Slices of four turns: there are two ends of a slice, and the future is pending twice at each.
     for polls in 1..=4 {
         assert!(poll_with(&mut call, &waker).is_pending());
         assert_eq!(waker.woken(), polls, "by the future alone");
@@ -131,7 +131,7 @@ fn panics_in_a_slice<K: Kind>(code: Code) -> Result<()> {
         let payload = poll_caught(&mut call).expect_err("panics");
         assert_eq!(payload.downcast_ref(), Some(&message));
         drop(call);
-        // The slices are gone with it.
+        // The panic has removed the time slices.
         store.set_epoch_deadline(1);
         let error = finish(run.call(&mut stack, &mut store, 0)).expect_err("comes to its deadline");
         assert_eq!(error.downcast_ref(), Some(&Trap::Interrupt), "{error:?}");
@@ -154,7 +154,7 @@ fn local<F: Future>(future: F) -> F::Output {
     tokio::task::LocalSet::new().block_on(&runtime, future)
 }
 
-/// Beside a guest that spins, another task of the same thread has its turns.
+/// Next to a guest that spins, another task of the same thread gets its turns.
 fn turns_under_tokio<K: Kind>(code: Code) -> Result<()> {
     let (mut store, run, slices) = spinner(code, 1, tokio::task::yield_now)?;
     let mut stack = stack::<K>();
@@ -167,7 +167,7 @@ fn turns_under_tokio<K: Kind>(code: Code) -> Result<()> {
                 tokio::task::yield_now().await;
             }
         });
-        // The guest never ends, and is dropped when the other task has.
+        // The guest never ends, and is dropped when the other task has ended.
         let result = select(other, run.call(&mut stack, &mut store, 0)).await;
         assert!(matches!(result, Either::Left((Ok(()), _))));
     });
@@ -185,7 +185,7 @@ fn sockets_are_looked_at_under_tokio<K: Kind>(code: Code) -> Result<()> {
     let stack = stack::<K>();
     local(async {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
-        // A task like any other.
+        // An ordinary task.
         let guest = tokio::task::spawn_local(K::boxed(stack, store, run, 0));
         for _ in 0..10 {
             tokio::try_join!(tokio::net::TcpStream::connect(listener.local_addr()?), listener.accept())?;

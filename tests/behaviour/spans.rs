@@ -1,4 +1,4 @@
-//! Spans of `tracing`: entered where code of their call runs, and nowhere else.
+//! Spans of `tracing`: they are entered where code of their call runs, and nowhere else.
 
 use crate::common::futures::{pending, poll_once};
 use crate::common::moving::elsewhere;
@@ -17,7 +17,7 @@ use wasmtime_async::{FuncExt, Stack, Store, tracing_spans};
 matrix!(guards_are_put_away, instrumented_futures_need_no_more_than_their_poller);
 matrix!(anything: two_calls_in_turn);
 
-/// Writes down which spans each event is in, from the outermost, and which spans were closed.
+/// Records the spans that each event is in, from the outermost, and which spans were closed.
 #[derive(Clone, Default)]
 struct WritesDown(Arc<Mutex<Vec<String>>>);
 
@@ -107,7 +107,7 @@ fn guards_are_put_away<K: Kind>(code: Code) -> Result<()> {
             ]
         );
 
-        // Dropped elsewhere.
+        // The call is dropped on another thread.
         let mut call = run.call_on(&mut stack, &mut store, &[], &mut []);
         assert!(within(&request, || poll_once(&mut call)).is_pending());
         info_span!("elsewhere").in_scope(|| {
@@ -153,7 +153,7 @@ fn instrumented_futures_need_no_more_than_their_poller<K: Kind>(code: Code) -> R
     })
 }
 
-/// Each has its own, whichever goes on first.
+/// Each call has spans of its own, whichever resumes first.
 fn two_calls_in_turn<K: Kind>(code: Code) -> Result<()> {
     written(|writes| {
         let (mut stacks, mut stores) = ([stack::<K>(), stack::<K>()], [store(code), store(code)]);

@@ -1,4 +1,4 @@
-//! Which threads calls run on, and stacks and stores that go from thread to thread between them.
+//! Which threads calls run on, and idle stacks and stores that move between threads.
 
 use crate::common::futures::{cancel, finish, pending, poll_caught, poll_once};
 use crate::support::guest::{ONCE, assert_overflow, assert_usable, runner, stack, store, waits};
@@ -11,8 +11,8 @@ use wasmtime_async::{FuncExt, Stack};
 
 matrix!(idle_stacks_change_threads, threads_of_host_functions);
 
-/// A call of a fiber stack runs on the thread that polls it, which is the next one at each poll if it is `Send`.
-/// (So the matrix does with all tests of that kind.) That of a thread stack runs on one thread all along.
+/// A call on a fiber stack runs on the thread that polls it. If the call is `Send`, each poll is on the next thread.
+/// (The matrix does this in all tests of that kind.) A call on a thread stack always runs on the same thread.
 fn threads_of_host_functions<K: Kind>(code: Code) -> Result<()> {
     const POLLS: usize = 7;
     /// Notes the thread when it is dropped.
@@ -50,7 +50,7 @@ fn threads_of_host_functions<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// A stack and a store go from thread to thread, after each kind of ending.
+/// A stack and a store move from thread to thread, after each kind of ending.
 fn idle_stacks_change_threads<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -86,7 +86,7 @@ fn idle_stacks_change_threads<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// The thread of a forgotten call stays, with all that its variables hold.
+/// The thread of a forgotten call stays, with everything in its thread-local variables.
 #[cfg(feature = "thread-backend")]
 #[test]
 fn threads_stay() -> Result<()> {
@@ -116,7 +116,7 @@ fn threads_stay() -> Result<()> {
         assert_usable(&mut stack, &mut self::store(Code::Pulley))?;
         drop((stack, store));
         assert!(log.take().is_empty());
-        // Where the system tells.
+        // On systems that list threads.
         let id = id.lock().expect("is not poisoned").take();
         assert!(id.is_none() || threads().iter().any(|thread| Some(&thread.id) == id.as_ref()));
         Ok(())

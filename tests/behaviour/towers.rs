@@ -35,8 +35,8 @@ pub(crate) enum Ending {
 pub(crate) const ENDINGS: [Ending; 6] =
     [Ending::Result, Ending::Trap, Ending::Recursion, Ending::Error, Ending::Panic, Ending::Never];
 
-/// Calls a guest, in a store and on a stack of its own, whose host function does the same, `depth` times, with the
-/// stacks of the two kinds in turn.
+/// Calls a guest in a store and on a stack of its own. Its host function does the same, `depth` times. The two kinds of
+/// stack alternate.
 fn tower<K: Kind, Next: Kind>(code: Code, depth: i32, ending: Ending) -> BoxFuture<'static, Result<i32>> {
     Box::pin(sent(async move {
         let (mut stack, mut store) = (stack::<K>(), store(code));
@@ -69,7 +69,7 @@ fn tower<K: Kind, Next: Kind>(code: Code, depth: i32, ending: Ending) -> BoxFutu
     }))
 }
 
-/// As `assert_usable`, in the middle of something that may suspend.
+/// Like `assert_usable`, in the middle of code that may suspend.
 pub(crate) async fn assert_usable_here<S: Stack + Carries<Host>>(stack: &mut S, store: &mut Store<Host>) -> Result<()> {
     let wait = Func::wrap_suspending_send(&mut *store, |n: i32| async move {
         pending(2).await;
@@ -80,7 +80,7 @@ pub(crate) async fn assert_usable_here<S: Stack + Carries<Host>>(stack: &mut S, 
     Ok(())
 }
 
-/// Polls a tower to its end, or to where it waits for ever.
+/// Polls a tower to its end, or to the point where it waits forever.
 pub(crate) struct Climb {
     tower: Option<BoxFuture<'static, Result<i32>>>,
     ending: Ending,
@@ -96,7 +96,7 @@ impl Climb {
         Self { tower: Some(tower::<K, Next>(code, 3, ending)), ending, polls: 0 }
     }
 
-    /// Whether that was the end.
+    /// Returns whether the tower has ended.
     pub(crate) fn poll(&mut self) -> bool {
         self.polls += 1;
         let Some(tower) = &mut self.tower else { return true };
@@ -143,7 +143,7 @@ fn four_stores_deep_in_random_order<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// A guest that calls `wait` and adds its number.
+/// A guest that calls `wait` and adds its own number.
 fn waits_and_adds(store: &mut Store<Host>, polls: usize) -> Result<Func> {
     let wait = Func::wrap_suspending_send(&mut *store, move |n: i32| async move {
         pending(polls).await;
@@ -155,10 +155,10 @@ fn waits_and_adds(store: &mut Store<Host>, polls: usize) -> Result<Func> {
     runner(store, text, [wait])
 }
 
-/// What a call needs.
+/// The parts that a call needs.
 type Parts<K> = (<K as Kind>::Stack, Store<Host>, AsyncFunc<(i32,), i32>);
 
-/// The parts of two calls, which wait for that many polls.
+/// The parts of two calls that wait for these numbers of polls.
 fn two<K: Kind>(code: Code, polls: [usize; 2]) -> Result<[Parts<K>; 2]> {
     let one = |polls: usize| -> Result<_> {
         let mut store = store(code);
@@ -187,7 +187,7 @@ fn both_at_once<K: Kind>(code: Code) -> Result<()> {
         (import "" "" (func $both (param i32) (result i32)))
         (func (export "run") (param i32) (result i32) (call $both (call $both (local.get 0)))))"#;
     let run = runner(&mut store, text, [both])?.get_async(&store).get1::<i32, i32>()?;
-    // Each twice three polls for both, and two more.
+    // Twice three polls for both, and two more.
     for polls in 0..=10 {
         let mut call = run.call(&mut stack, &mut store, (1,));
         for _ in 0..polls {
@@ -203,7 +203,7 @@ fn both_at_once<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// A host function waits for the first of two calls, and drops the other one.
+/// A host function waits for the first of two calls, and drops the other.
 fn whichever_is_first<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -228,20 +228,20 @@ fn whichever_is_first<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// `recurse` has no end. `run` calls it by way of the host function `back`.
+/// `recurse` has no end. `run` calls it through the host function `back`.
 const RECURSES: &str = r#"(module
     (import "" "back" (func $back))
     (func $recurse (export "recurse") (call $recurse) (call $recurse))
     (func (export "run") (call $back)))"#;
 
-/// The address of a local variable of its caller, more or less.
+/// Roughly the address of a local variable of the caller.
 #[inline(never)]
 fn here() -> usize {
     let local = 0_u8;
     black_box(&raw const local).addr()
 }
 
-/// Two stores, each on a stack of its own, one inside the other, with the stacks in either order in memory.
+/// Two stores, each on a stack of its own, one inside the other. The stacks lie in memory in either order.
 fn recursion_on_stacks_in_any_order<K: Kind>(code: Code) -> Result<()> {
     let mut store = store(code);
     let mut placed = Vec::new();
@@ -283,7 +283,7 @@ fn recursion_on_two_stacks<K: Kind>(code: Code, mut outer: K::Stack, inner: K::S
     assert_usable(&mut outer, &mut store)
 }
 
-/// Kinds of stacks, one inside the other.
+/// Different kinds of stacks, one inside the other.
 #[cfg(all(fiber_stack, feature = "thread-backend"))]
 #[test]
 fn kinds_of_stacks_in_turn() {
@@ -314,7 +314,7 @@ fn kinds_of_stacks_in_turn() {
     });
 }
 
-/// Two kinds whose calls are `Send`, on threads in turn.
+/// Two kinds whose calls are `Send`, on alternating threads.
 #[cfg(all(thread_list, feature = "thread-backend"))]
 #[test]
 fn kinds_of_stacks_that_change_threads() {

@@ -20,7 +20,7 @@ matrix!(
     returns,
 );
 
-/// A host function that is pending once, registered in each way that works with this kind of stack.
+/// A host function that is pending once, registered in every way that works with this kind of stack.
 macro_rules! each_way {
     ($kind:ident, $store:ident, |$($arg:ident: $ty:ty),+| -> $result:ty { $body:expr }) => {{
         let mut functions = vec![
@@ -47,7 +47,7 @@ macro_rules! each_way {
     }};
 }
 
-/// As many as wasmtime's tuples go.
+/// As many parameters as wasmtime's tuples allow.
 fn sixteen_parameters<K: Kind>(code: Code) -> Result<()> {
     type Params = (i32, i64, i32, i64, i32, i64, i32, i64, i32, i64, i32, i64, i32, i64, i32, i64);
     let mut stack = stack::<K>();

@@ -1,4 +1,4 @@
-//! Calls that end at a time.
+//! Calls that end at a deadline.
 
 use crate::common::futures::{CountingWaker, cancel, finish, pending, poll_caught, poll_once};
 use crate::support::guest::{assert_usable, runner, stack, store, with};
@@ -31,7 +31,7 @@ fn assert_late<R: Debug>(result: Result<R>) {
     assert!(error.to_string().contains("deadline"), "{error}");
 }
 
-/// A guest that waits for the event, and says when its host function is left.
+/// A guest that waits for the event, and logs when its host function is left.
 fn waiter(store: &mut Store<Host>, event: &Event) -> Result<AsyncFunc<i32, i32>> {
     let event = event.clone();
     let wait = Func::wrap_suspending_send(&mut *store, move |caller: Caller<'_, Host>, n: i32| {
@@ -61,7 +61,7 @@ fn ends_before<K: Kind>(code: Code) -> Result<()> {
     event.set();
     assert_eq!(waker.woken(), 1);
     assert!(matches!(poll_once(&mut call), Poll::Ready(Ok(2))));
-    // Whatever the timer does.
+    // Whatever the timer does now.
     timer.set();
     assert!(call.is_terminated());
     let error = finish(&mut call).expect_err("was taken");
@@ -201,7 +201,7 @@ fn instantiation<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// A timer that must be pinned is pinned with the call, and the call goes wherever a call goes.
+/// A timer that must be pinned is pinned with the call, and moves wherever the call moves.
 fn timers_that_are_pinned<K: Kind>(code: Code) -> Result<()> {
     fn is_unpin<F: Unpin>(_: &F) {}
 

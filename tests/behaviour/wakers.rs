@@ -1,4 +1,4 @@
-//! Which wakers futures get to see, and for how long they are kept.
+//! Which wakers futures see, and how long those are kept.
 #![expect(unsafe_code, reason = "makes a waker that std's own ways to make one cannot")]
 
 use crate::common::futures::{CountingWaker, cancel, pending, poll_with as poll_with_waker};
@@ -23,7 +23,7 @@ matrix!(
     yielding_wakes,
 );
 
-/// Something to wait for, until it is set. Like a channel, it wakes the last who asked.
+/// An event to wait for. Like a channel, it wakes the last task that asked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Event(Arc<Mutex<(bool, Option<Waker>)>>);
 
@@ -68,7 +68,7 @@ fn the_last_one_is_woken<K: Kind>(code: Code) -> Result<()> {
     for waker in &wakers {
         assert!(poll_with(&mut call, waker).is_pending());
     }
-    // Nothing of the others is left.
+    // No clones of the other wakers are left.
     assert_eq!(wakers.each_ref().map(Arc::strong_count)[..4], [1; 4]);
     event.set();
     assert_eq!(wakers.each_ref().map(|waker| waker.woken()), [0, 0, 0, 0, 1]);
@@ -83,7 +83,7 @@ fn none_is_kept_after_the_end<K: Kind>(code: Code) -> Result<()> {
     let end = Func::wrap_suspending_send(&mut store, |caller: Caller<'_, Host>| {
         let ending = caller.data().id;
         async move {
-            // Pending with a waker of its own in hand.
+            // Pending, while it holds a waker of its own.
             let mut polled = 0;
             poll_fn(|cx| {
                 let _held = cx.waker().clone();
@@ -125,11 +125,11 @@ fn none_is_kept_after_the_end<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// As long as the poller's waker stays the same, none is cloned but one for the call.
+/// As long as the poller uses the same waker, only one clone is made, for the call.
 fn clones_are_few<K: Kind>(code: Code) -> Result<()> {
     static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| (), |_| (), |_| ());
     fn clone(clones: *const ()) -> RawWaker {
-        // SAFETY: the data of this test's waker.
+        // SAFETY: this is the data of this test's waker.
         unsafe { &*clones.cast::<AtomicUsize>() }.fetch_add(1, Ordering::Relaxed);
         RawWaker::new(clones, &VTABLE)
     }
@@ -137,10 +137,10 @@ fn clones_are_few<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let clones = AtomicUsize::new(0);
-    // SAFETY: the data is there for as long as the call, and `clone` takes it for what it is.
+    // SAFETY: the data lives as long as the call, and `clone` uses it as the right type.
     let waker = unsafe { Waker::from_raw(RawWaker::new(ptr::from_ref(&clones).cast(), &VTABLE)) };
     let wait = Func::wrap_suspending_send(&mut store, || {
-        // Without the wake-up of `pending`, so as to use none up.
+        // Without the wake-up that `pending` does, so that no clone is used up.
         let mut polled = false;
         poll_fn(move |_| if mem::replace(&mut polled, true) { Poll::Ready(()) } else { Poll::Pending })
     });
@@ -157,7 +157,7 @@ fn clones_are_few<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Wakers are foreign code, too.
+/// Wakers are foreign code, too, and may panic.
 struct Panics {
     on_wake: bool,
 }
@@ -175,14 +175,14 @@ impl Drop for Panics {
 }
 
 impl Panics {
-    /// Polls with one, and tells whether that was the end.
+    /// Polls with such a waker, and returns whether the future was ready.
     fn poll<F: Future + Unpin>(future: &mut F, on_wake: bool) -> thread::Result<bool> {
         let waker = Waker::from(Arc::new(Self { on_wake }));
         catch_unwind(AssertUnwindSafe(|| poll_with_waker(future, &waker).is_ready()))
     }
 }
 
-/// Woken by the code on the stack.
+/// The code on the stack wakes the waker.
 fn panics_of_wakers_that_are_woken<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -198,14 +198,14 @@ fn panics_of_wakers_that_are_dropped<K: Kind>(code: Code) -> Result<()> {
     let forever = Func::wrap_suspending_send(&mut store, std::future::pending::<()>);
     let run = runner(&mut store, ONCE, [forever])?;
 
-    // Replaced on the stack, when another one comes.
+    // The waker is replaced on the stack when another one comes.
     let mut call = run.call_on(&mut stack, &mut store, &[], &mut []);
     assert!(!Panics::poll(&mut call, false).expect("the call has the last"));
     assert!(Panics::poll(&mut call, true).is_err());
     drop(call);
     assert_usable(&mut stack, &mut store)?;
 
-    // Dropped at the end, by drop.
+    // The waker is dropped at the end, by dropping the call.
     let mut call = run.call_on(&mut stack, &mut store, &[], &mut []);
     assert!(!Panics::poll(&mut call, false).expect("the call has the last"));
     assert!(catch_unwind(AssertUnwindSafe(|| cancel(call))).is_err());

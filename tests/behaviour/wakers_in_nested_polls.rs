@@ -1,4 +1,4 @@
-//! Wakers of futures in whose polls others are waited for, and the stack suspended.
+//! Wakers of futures that wait for other futures in the middle of a poll, and suspend the stack there.
 #![expect(unsafe_code, reason = "makes a waker that std's own ways to make one cannot")]
 
 use crate::common::futures::{CountingWaker, pending, poll_with as poll_with_waker};
@@ -19,14 +19,14 @@ matrix!(
     replaced_within_a_host_function_that_calls_back,
 );
 
-/// Whether two wakers wake the same task can only be guessed. Those of some executors never look as if they did.
+/// Whether two wakers wake the same task can only be guessed. For some executors the answer is always no.
 fn no_two_are_alike<K: Kind>(code: Code) -> Result<()> {
     fn clone(data: *const ()) -> RawWaker {
         static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| (), |_| (), |_| ());
         RawWaker::new(data.wrapping_byte_add(1), &VTABLE)
     }
 
-    // SAFETY: the functions do nothing, with data that is nothing.
+    // SAFETY: the functions do nothing and use no data.
     let waker = unsafe { Waker::from_raw(clone(std::ptr::null())) };
     assert!(!waker.will_wake(&waker.clone()));
 
@@ -35,7 +35,7 @@ fn no_two_are_alike<K: Kind>(code: Code) -> Result<()> {
     let mut call = stack.run_send(&mut store, |_| {
         let mut polled = 0;
         suspend_until(pending(2))?;
-        // Waits within its first poll, and is then pending once.
+        // Waits within its first poll, and is pending once afterwards.
         suspend_until(poll_fn(|_| {
             polled += 1;
             if polled == 1 {
@@ -52,12 +52,12 @@ fn no_two_are_alike<K: Kind>(code: Code) -> Result<()> {
             break polled?;
         }
     };
-    // The first poll, which suspended, is made up for at once.
+    // The first poll suspended, so the future is polled again at once.
     assert_eq!((polls, polled), (6, 4));
     Ok(())
 }
 
-/// Waits for the last event and, within that future's first poll, for the others in the same way.
+/// Waits for the last event. Within that future's first poll, waits for the other events in the same way.
 fn wait_for_last(events: &[Event]) -> Result<(), Error> {
     let Some((inner, outer)) = events.split_last() else { return Ok(()) };
     let mut wait = Box::pin(inner.wait());
@@ -72,13 +72,13 @@ fn wait_for_last(events: &[Event]) -> Result<(), Error> {
     }))
 }
 
-/// A future that asks to be woken for one event and then, in the same poll, waits for others by suspending the stack.
-/// Meanwhile the poller comes with another waker. That one is to be woken for the first event too.
+/// A future asks to be woken for one event. Then, in the same poll, it waits for others by suspending the stack. In the
+/// meantime the poller switches to another waker, which must be woken for the first event, too.
 fn replaced_within_a_nested_poll<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     for depth in 2..5 {
-        // The innermost waits for the first.
+        // The innermost future waits for the first event.
         let events: Vec<_> = (0..depth).map(|_| Event::default()).collect();
         let inner = events.clone();
         let mut call = stack.run_send(&mut store, move |_| Ok(wait_for_last(&inner)?));
@@ -88,7 +88,7 @@ fn replaced_within_a_nested_poll<K: Kind>(code: Code) -> Result<()> {
             let woken = waker.woken();
             event.set();
             assert_eq!(waker.woken(), woken + 1, "who polled last was not woken by event {n} of {depth}");
-            // Another poller from now on. The waker of the one before is gone.
+            // From here on there is another poller. The previous waker is gone.
             waker = CountingWaker::new();
             let ended = poll_with(&mut call, &waker);
             assert_eq!(ended.is_ready(), n == depth - 1);
@@ -100,8 +100,8 @@ fn replaced_within_a_nested_poll<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// The same with events in any order: a wake-up for an event of a future further out makes the poller poll, and the
-/// stack go on waiting for one further in. The future further out is to hear of its event all the same.
+/// The same with events in any order. An event of an outer future makes the poller poll, and the stack continues to
+/// wait for an inner one. The outer future must hear about its event nevertheless.
 fn none_is_spent_in_vain<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -115,7 +115,7 @@ fn none_is_spent_in_vain<K: Kind>(code: Code) -> Result<()> {
             for event in order {
                 let woken = waker.woken();
                 events[event].set();
-                // As executors do: who is not woken is not polled.
+                // Does what executors do: a task that is not woken is not polled.
                 if waker.woken() > woken {
                     if !same {
                         waker = CountingWaker::new();
@@ -129,7 +129,7 @@ fn none_is_spent_in_vain<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// The same as it comes about in programs: a host function waits for a timer and calls back into wasm, at once.
+/// The same as it happens in programs: a host function waits for a timer and calls back into wasm at the same time.
 fn replaced_within_a_host_function_that_calls_back<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);

@@ -14,7 +14,7 @@ use wasmtime_async::{Error, FuncExt, LinkerExt, Store};
 matrix!(stacks_on_its_fibers, its_fibers_on_stacks, not_in_one_store);
 matrix!(anything: suspended_on_its_fibers);
 
-/// `run` of a guest whose imports are wasmtime's own async functions, among others.
+/// `run` of a guest whose imports include wasmtime's own async functions.
 async fn async_runner(store: &mut Store<Host>, text: &str, imports: &[Func]) -> Result<Func> {
     let module = Module::new(store.engine(), text)?;
     let imports: Vec<_> = imports.iter().copied().map(Extern::from).collect();
@@ -84,7 +84,7 @@ fn its_fibers_on_stacks<K: Kind>(code: Code) -> Result<()> {
         run.call_async(&mut store, &[], &mut []).await
     });
     let run = runner(&mut store, ONCE, [call])?;
-    // Two at once, in turn.
+    // Two at the same time, in turn.
     let mut other_stack = self::stack::<K>();
     let mut other = self::store(code);
     let mut call = run.call_on(&mut stack, &mut store, &[], &mut []);
@@ -99,7 +99,7 @@ fn its_fibers_on_stacks<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// On one of this crate's stacks runs one of wasmtime's fibers, and code on that waits: all of it is suspended.
+/// One of wasmtime's fibers runs on one of this crate's stacks, and code on that fiber waits. All of it is suspended.
 fn suspended_on_its_fibers<K: Kind>(code: Code) -> Result<()> {
     let task = |ending: i32| -> LocalBoxFuture<'static, Result<i32>> {
         Box::pin(async move {

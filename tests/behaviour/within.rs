@@ -1,7 +1,8 @@
-//! Calls within calls as futures: an async host function calls its guest by `call_within`, and waits for it as for anything.
+//! Nested calls as futures: an async host function calls its guest with `call_within`, and waits for it as for anything
+//! else.
 //!
-//! On a fiber the host function's future is suspended like any other, with all that it does besides. On a `ThreadStack` the
-//! nested call runs in place, within one poll.
+//! On a fiber, the host function's future is suspended like any other, with everything else that it does. On a
+//! `ThreadStack`, the nested call runs in place, within one poll.
 #![cfg_attr(
     not(all(fiber_stack, feature = "thread-backend")),
     allow(dead_code, unused_imports, reason = "some tests are for fibers, some for threads")
@@ -30,9 +31,9 @@ use std::task::Poll;
 use wasmtime::{AsContextMut, Caller, Func, Result};
 use wasmtime_async::{AsyncFunc, Error, FuncExt, Store};
 
-/// What a test needs to know of how nested calls run.
+/// What a test must know about how nested calls run.
 pub(crate) trait Nests: Kind {
-    /// Whether within one poll.
+    /// Whether nested calls run within one poll.
     const IN_PLACE: bool = false;
 }
 
@@ -47,7 +48,7 @@ impl Nests for crate::support::Thread {
     const IN_PLACE: bool = true;
 }
 
-/// Makes tests as [`matrix!`] does, on the stacks on which the host function's future is pending while a nested call is.
+/// Makes tests like [`matrix!`], on the stacks where the host function's future is pending during a nested call.
 macro_rules! fibers {
     ($($test:ident),+ $(,)?) => {
         mod fibers {
@@ -59,7 +60,7 @@ macro_rules! fibers {
 }
 use fibers;
 
-/// The same on the others.
+/// Makes tests on the other stacks.
 macro_rules! in_place {
     ($($test:ident),+ $(,)?) => {
         mod in_place {
@@ -69,7 +70,7 @@ macro_rules! in_place {
 }
 use in_place;
 
-/// A guest whose host functions are [`wait`] and `back`, which calls it again.
+/// A guest whose host functions are [`wait`] and `back`, which calls the guest again.
 pub(crate) const GUEST: &str = r#"(module
     (import "" "wait" (func $wait (param i32) (result i32)))
     (import "" "back" (func $back (param i32) (result i32)))
@@ -80,15 +81,15 @@ pub(crate) const GUEST: &str = r#"(module
     (func (export "again") (param i32) (result i32) (i32.add (call $back (local.get 0)) (i32.const 1)))
     (func (export "run") (param i32) (result i32) (i32.add (call $back (local.get 0)) (call $wait (i32.const 1)))))"#;
 
-/// What [`GUEST`]'s `run` adds, by waiting once.
+/// What [`GUEST`]'s `run` adds when it waits once.
 pub(crate) const RUN: i32 = 10;
 
-/// [`wait`]'s parameters for something else than to wait that many times.
+/// Parameters of [`wait`] that make it do something else than wait that many times.
 pub(crate) const NEVER: i32 = -1;
 pub(crate) const PANIC: i32 = -2;
 pub(crate) const ERROR: i32 = -3;
 
-/// A host function that waits as often as it is told, ten times which it returns.
+/// A host function that waits as often as it is told, and returns ten times that number.
 pub(crate) fn wait(store: impl AsContextMut<Data = Host>) -> Func {
     Func::wrap_suspending_send(store, |caller: Caller<'_, Host>, n: i32| {
         let local = caller.data().log.on_drop("left wait");
@@ -98,7 +99,7 @@ pub(crate) fn wait(store: impl AsContextMut<Data = Host>) -> Func {
                 NEVER => std::future::pending().await,
                 PANIC => {
                     pending(1).await;
-                    // Like a panic that nothing is printed of.
+                    // Like a panic, but nothing is printed.
                     resume_unwind(Box::new("of a nested guest's host function"))
                 }
                 ERROR => {
@@ -129,17 +130,18 @@ pub(crate) fn program_of(store: &mut Store<Host>, back: Func) -> Result<AsyncFun
     runner(store, GUEST, [wait, back])?.get_async(&*store).typed()
 }
 
-/// A function that the guest that called exports.
+/// A function that the calling guest exports.
 pub(crate) fn func<T>(caller: &mut Caller<'_, T>, name: &str) -> AsyncFunc<i32, i32> {
     export_of(caller, name).get_async(&*caller).typed().expect("has this type")
 }
 
-/// Calls a function that the guest that called exports, and waits for it.
+/// Calls a function that the calling guest exports, and waits for it.
 pub(crate) async fn call_back<T: Send>(caller: &mut Caller<'_, T>, name: &str, n: i32) -> Result<i32> {
     func(caller, name).call_within(caller, n).await
 }
 
-/// Polls to the end, and tells how many polls found it pending. There is nothing to wait for: each must bring it further.
+/// Polls a call to its end, and returns how many polls found it pending. There is nothing to wait for, so each poll
+/// must make progress.
 #[track_caller]
 pub(crate) fn end<F: Future + Unpin>(call: &mut F) -> (usize, F::Output) {
     for polls in 0..100_000 {
@@ -150,14 +152,14 @@ pub(crate) fn end<F: Future + Unpin>(call: &mut F) -> (usize, F::Output) {
     panic!("this will never end");
 }
 
-/// Checks how many polls found a call pending: one for each wait, of whomever. In place, what is pending after its poll was
-/// suspended in the middle is polled again at once, without a poll of the whole call.
+/// Checks how many polls found a call pending: one for each wait, whoever waits. In place, a future that was suspended
+/// in the middle of its poll is polled again at once, without a poll of the whole call.
 #[track_caller]
 pub(crate) fn assert_polls<K: Nests>(polls: usize, expected: usize) {
     assert!(polls == expected || K::IN_PLACE && (1..expected).contains(&polls), "{polls} polls instead of {expected}");
 }
 
-/// Says so when it is dropped.
+/// Logs when it is dropped.
 pub(crate) struct Left(pub(crate) Log, pub(crate) String);
 
 impl Drop for Left {

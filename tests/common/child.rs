@@ -6,12 +6,12 @@ use std::thread;
 
 const MARK: &str = "TEST_IN_CHILD";
 
-/// Whether this process was started by [`run`] for the test that calls this.
+/// Whether [`run`] started this process for the test that calls this function.
 pub(crate) fn is_child() -> bool {
     env::var(MARK).is_ok_and(|name| Some(&*name) == thread::current().name())
 }
 
-/// Runs the test that calls this once more, in a process of its own, with `prepare` done to its command.
+/// Runs the calling test once more, in a process of its own. `prepare` may change the command.
 pub(crate) fn run(prepare: impl FnOnce(&mut Command)) -> Output {
     let name = thread::current().name().expect("tests have names").to_owned();
     let program = env::current_exe().expect("this program is a file");
@@ -29,12 +29,12 @@ pub(crate) fn run(prepare: impl FnOnce(&mut Command)) -> Output {
     command.output().expect("the child can be started")
 }
 
-/// Runs the rest of the test in a process of its own, which must succeed. True in that process.
+/// Runs the rest of the test in a process of its own, which must succeed. Returns true in that process.
 pub(crate) fn alone() -> bool {
     alone_with(|_| ())
 }
 
-/// The same, with `prepare` done to the command.
+/// The same. `prepare` may change the command.
 pub(crate) fn alone_with(prepare: impl FnOnce(&mut Command)) -> bool {
     if is_child() {
         return true;
@@ -45,7 +45,7 @@ pub(crate) fn alone_with(prepare: impl FnOnce(&mut Command)) -> bool {
     false
 }
 
-/// What cargo runs programs for this processor with, if it needs something.
+/// The program with which cargo runs programs for this processor, if it needs one.
 pub(crate) fn emulator() -> Option<String> {
     let arch = format!("CARGO_TARGET_{}", env::consts::ARCH.to_uppercase());
     env::vars().find_map(|(name, value)| (name.starts_with(&arch) && name.ends_with("_RUNNER")).then_some(value))

@@ -1,4 +1,4 @@
-//! Futures that are pending for as long as a test wants, and wakers that count.
+//! Futures that are pending as often as a test wants, and wakers that count.
 
 use super::moving::elsewhere;
 use std::future::{Future, poll_fn};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
-/// Pending for `times` polls, each of which wakes the task.
+/// Pending for `times` polls. Each of them wakes the task.
 pub(crate) fn pending(mut times: usize) -> impl Future<Output = ()> + Send {
     poll_fn(move |cx| {
         if times == 0 {
@@ -21,22 +21,23 @@ pub(crate) fn pending(mut times: usize) -> impl Future<Output = ()> + Send {
     })
 }
 
-/// Polls once, with a waker that does nothing. In a test whose calls change threads, on another one than the last.
+/// Polls once, with a waker that does nothing. In a test whose calls change threads, this is on another thread than the
+/// last poll.
 pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     poll_with(future, Waker::noop())
 }
 
-/// The same with this waker.
+/// Polls once, with this waker.
 pub(crate) fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
     elsewhere(|| Pin::new(future).poll(&mut Context::from_waker(waker)))
 }
 
-/// Drops a call, on another thread, too.
+/// Drops a call. In a test whose calls change threads, this is on another thread.
 pub(crate) fn cancel(call: impl Future) {
     elsewhere(|| drop(call));
 }
 
-/// Polls until the future is ready. Nothing is waited for: each poll must bring it further.
+/// Polls until the future is ready. There is nothing to wait for, so each poll must make progress.
 pub(crate) fn finish<F: Future + Unpin>(mut future: F) -> F::Output {
     loop {
         if let Poll::Ready(output) = poll_once(&mut future) {
@@ -45,12 +46,12 @@ pub(crate) fn finish<F: Future + Unpin>(mut future: F) -> F::Output {
     }
 }
 
-/// Polls once more, and catches the panic that comes of it.
+/// Polls once, and catches a panic.
 pub(crate) fn poll_caught<F: Future + Unpin>(future: &mut F) -> thread::Result<Poll<F::Output>> {
     catch_unwind(AssertUnwindSafe(|| poll_once(future)))
 }
 
-/// Counts how often it was woken. The clones that are around are those of its `Arc`.
+/// Counts how often it was woken. The clones in existence are those of its `Arc`.
 #[derive(Debug, Default)]
 pub(crate) struct CountingWaker(AtomicUsize);
 

@@ -1,4 +1,4 @@
-//! What several tests have in common.
+//! What several tests share.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub(crate) mod child;

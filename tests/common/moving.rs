@@ -1,4 +1,4 @@
-//! Polls on other threads: the calls on some stacks are `Send`, and must come out the same wherever they go on.
+//! Polls on other threads. The calls on some stacks are `Send`, and must give the same result wherever they continue.
 #![expect(
     unsafe_code,
     reason = "generic code cannot show that calls are `Send`, and a thread does not know that it is waited for"
@@ -13,7 +13,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::task::{Context, Poll};
 use std::thread;
 
-/// How many threads take turns. They are all there at once, so that no two have their variables at the same address.
+/// How many threads take turns. They all exist at the same time, so their variables have different addresses.
 const THREADS: usize = 3;
 
 thread_local!(static OTHERS: RefCell<Option<Others>> = const { RefCell::new(None) });
@@ -26,9 +26,9 @@ struct Others {
 
 type Task<'a> = Box<dyn FnOnce() + Send + 'a>;
 
-/// Runs a test whose calls change threads: what it passes to [`elsewhere`] runs on a few other threads in turn.
+/// Runs a test whose calls change threads. What the test passes to [`elsewhere`] runs on a few other threads in turn.
 pub(crate) fn moving<R>(test: impl FnOnce() -> R) -> R {
-    /// Ends the threads, which the scope waits for.
+    /// Ends the threads, because the scope waits for them.
     struct End;
     impl Drop for End {
         fn drop(&mut self) {
@@ -48,8 +48,8 @@ pub(crate) fn moving<R>(test: impl FnOnce() -> R) -> R {
     })
 }
 
-/// Runs this on another thread than the last, in a [`moving`] test, and right here everywhere else: within what runs
-/// elsewhere already, above all, so that polls inside a host function are inside it.
+/// In a [`moving`] test, runs this on another thread than the last time. Everywhere else, runs it right here. That
+/// includes code that already runs elsewhere, so that a poll inside a host function stays inside it.
 pub(crate) fn elsewhere<R>(f: impl FnOnce() -> R) -> R {
     let next = OTHERS.with_borrow_mut(|others| {
         let others = others.as_mut()?;
@@ -63,13 +63,13 @@ pub(crate) fn elsewhere<R>(f: impl FnOnce() -> R) -> R {
         let result = catch_unwind(AssertUnwindSafe(f.into_inner()));
         sender.send(Sent(result)).expect("is waited for");
     });
-    // SAFETY: this waits until the task has ended, and nothing that it was given is left.
+    // SAFETY: this waits until the task has ended, and nothing of what it was given remains.
     let task = unsafe { mem::transmute::<Task<'_>, Task<'static>>(task) };
     next.send(task).expect("the thread is there until the test ends");
     ended.recv().expect("panics are caught").into_inner().unwrap_or_else(|payload| resume_unwind(payload))
 }
 
-/// A future that holds calls on stacks of some kind, as a `Send` one, for host functions that must have that.
+/// Makes a future that holds calls on some kind of stack `Send`, for host functions that need this.
 pub(crate) fn sent<F: Future>(future: F) -> impl Future<Output = F::Output> + Send {
     Sent(future)
 }
@@ -83,15 +83,16 @@ impl<T> Sent<T> {
     }
 }
 
-// SAFETY: what tests with a stack whose calls change threads hold is `Send` or is used by one thread after another: the
-// calls are by their types, as `tests/behaviour/auto_traits.rs` proves. With other stacks, all stays on one thread.
+// SAFETY: in tests whose calls change threads, everything held is `Send`, or one thread after another uses it. The
+// calls are `Send` by their types, as `tests/behaviour/auto_traits.rs` proves. With other stacks, everything stays on
+// one thread.
 unsafe impl<T> Send for Sent<T> {}
 
 impl<F: Future> Future for Sent<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        // SAFETY: the future is pinned with this, and never moved out of a pinned one.
+        // SAFETY: the future is pinned together with this, and is never moved out of a pinned one.
         unsafe { self.map_unchecked_mut(|this| &mut this.0) }.poll(cx)
     }
 }

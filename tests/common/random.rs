@@ -1,13 +1,13 @@
-//! Random numbers that can be had again.
+//! Random numbers that can be reproduced.
 
 use super::number;
 
-/// `xorshift64*`: small, and random enough to mix up an order.
+/// `xorshift64*`: small, and random enough to shuffle with.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// Starts at `MATRIX_SEED`, or where it always starts.
+    /// Starts at `MATRIX_SEED`, or at a fixed seed.
     pub(crate) fn from_environment() -> Self {
         let seed = number("MATRIX_SEED").unwrap_or(0x5eed_ba5e);
         println!("MATRIX_SEED={seed}");
@@ -15,7 +15,7 @@ impl Random {
         Self(seed.wrapping_mul(2).wrapping_add(1))
     }
 
-    /// Another sequence.
+    /// Starts another sequence.
     pub(crate) fn fork(&mut self) -> Self {
         Self(self.next() | 1)
     }

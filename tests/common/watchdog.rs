@@ -1,4 +1,4 @@
-//! Ends the process when a test hangs, and says where both sides were.
+//! Ends the process when a test hangs, and prints where each side was.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Far more than any test takes, interpreted and emulated.
+/// Far more time than any test takes, even interpreted and emulated.
 const LIMIT: Duration = Duration::from_mins(4);
 
-/// Where the sides of a test are, by their own account.
+/// Where the sides of a test are, as they have noted it.
 #[derive(Clone, Default)]
 pub(crate) struct Whereabouts(Arc<Mutex<BTreeMap<String, String>>>);
 
@@ -23,8 +23,8 @@ impl Whereabouts {
     }
 }
 
-/// Runs a test. If it takes too long, prints the last notes of all sides and what the system has to say about the
-/// threads of the process, and aborts.
+/// Runs a test. If it takes too long, prints the last note of each side and what the system knows about the threads of
+/// the process, and aborts.
 pub(crate) fn watched<R>(test: impl FnOnce(&Whereabouts) -> R) -> R {
     let whereabouts = Whereabouts::default();
     let name = thread::current().name().unwrap_or("a test").to_owned();
@@ -41,7 +41,7 @@ pub(crate) fn watched<R>(test: impl FnOnce(&Whereabouts) -> R) -> R {
     result
 }
 
-/// Waits for what the system tells only those who ask. To be used in a watched test.
+/// Waits for a condition that the system does not announce. For use in a watched test.
 pub(crate) fn wait_until(condition: impl Fn() -> bool) {
     while !condition() {
         thread::yield_now();
@@ -62,18 +62,18 @@ fn report(notes: &Whereabouts) -> String {
 /// A thread of this process.
 #[derive(Debug)]
 pub(crate) struct Thread {
-    /// What the system calls it.
+    /// The system's name for it.
     pub(crate) id: String,
     pub(crate) name: String,
     /// `R` for running, `S` for asleep, and others.
     pub(crate) state: char,
-    /// How much time it has spent on processors, in ticks.
+    /// How much processor time it has used, in ticks.
     pub(crate) ticks: u64,
-    /// What it sleeps in, where the system tells.
+    /// What it sleeps in, on systems that tell.
     _waits_in: String,
 }
 
-/// The threads of this process, where the system tells.
+/// The threads of this process, on systems that list them.
 pub(crate) fn threads() -> Vec<Thread> {
     let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Vec::new() };
     tasks
@@ -93,7 +93,7 @@ pub(crate) fn threads() -> Vec<Thread> {
         .collect()
 }
 
-/// What the system calls the calling thread, where it tells.
+/// The system's name for the calling thread, on systems that tell.
 pub(crate) fn this_thread() -> Option<String> {
     Some(fs::read_link("/proc/thread-self").ok()?.file_name()?.to_str()?.to_owned())
 }

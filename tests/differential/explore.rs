@@ -1,4 +1,4 @@
-//! Runs random groups of cases until there were enough, and deals with the first one that fails.
+//! Runs random groups of cases until there were enough, and reports the first one that fails.
 
 mod reduce;
 mod worker;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use wasmtime_async::Between;
 use worker::{Verdict, Worker};
 
-/// How a step can end. A full run must have seen each.
+/// How a step can end. A full run must have seen each of these.
 const KINDS: [&str; 15] = [
     "returned",
     "host-error",
@@ -36,20 +36,20 @@ const KINDS: [&str; 15] = [
     "Interrupt",
     "OutOfFuel",
 ];
-/// What can be in the way of a stack that suspends known frames only. The same, where wasmtime's list can
-/// be read.
+/// What can keep a stack from being suspended that suspends only known frames. A full run must have seen these, too,
+/// where wasmtime's list can be read.
 const REFUSALS: [Between; 4] = [Between::Closure, Between::HostCode, Between::Poll, Between::NestedCall];
-/// What must have been done, besides, where that is so.
+/// What else a full run must have done there.
 const DEEDS: [&str; 4] =
     ["nested-futures", "nested-futures-dropped", "nested-futures-with-others", "nested-futures-within-calls"];
-/// How often, at least.
+/// The minimum number for each.
 const EACH: u64 = 21;
 
 pub(crate) fn main() -> ExitCode {
     if worker::work() {
         return ExitCode::SUCCESS;
     }
-    // `cargo test -- --list` and the like.
+    // Handles `cargo test -- --list` and the like.
     if env::args().any(|argument| argument == "--list") {
         return ExitCode::SUCCESS;
     }
@@ -75,7 +75,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {value:?}")))
 }
 
-/// Runs groups, one after another in each of several processes, until there were enough.
+/// Runs groups in several processes, one after the other in each, until there were enough.
 fn explore(seed: u64) -> Result<Counts, (Group, String)> {
     let enough = number("DIFFERENTIAL_CASES").unwrap_or(2000);
     let seconds = number("DIFFERENTIAL_SECONDS");
@@ -93,7 +93,7 @@ fn explore(seed: u64) -> Result<Counts, (Group, String)> {
                     break;
                 }
             }
-            // ORDERING: hands out numbers, nothing else.
+            // ORDERING: this only hands out numbers.
             let group = Group::random(mix(seed.wrapping_add(next.fetch_add(1, Ordering::Relaxed))));
             let verdict = worker.ask(&group);
             let (counts, failed) = &mut *state.lock().expect("no job panics");
@@ -116,7 +116,7 @@ fn explore(seed: u64) -> Result<Counts, (Group, String)> {
     failed.map_or(Ok(counts), Err)
 }
 
-/// Prints what was seen, and finds fault if it was too little.
+/// Prints what was seen, and fails if that was too little.
 fn summary(counts: &Counts, full: bool) -> ExitCode {
     let list = |prefix: &str| {
         let matching = counts.0.iter().filter_map(|(name, n)| Some(format!("{}={n}", name.strip_prefix(prefix)?)));
@@ -147,7 +147,7 @@ fn summary(counts: &Counts, full: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Runs one group in this process, so that a debugger sees it.
+/// Runs one group in this process, where a debugger can see it.
 fn replay(line: &str) -> ExitCode {
     quiet_host_panics();
     let group = Group::decode(line).expect("a group as it was printed");

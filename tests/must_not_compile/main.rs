@@ -1,8 +1,9 @@
-//! What must not compile, each case beside a twin that differs in the point of it, and compiles and runs.
+//! What must not compile. Next to each case is a twin that differs only in the point of the case, and that compiles and
+//! runs.
 //!
-//! What the compiler says is kept beside each case (`TRYBUILD=overwrite` writes it anew), so that a case does not fail
-//! for another reason than its own, and so that what users read stays readable. Without the feature `component-model`, whose
-//! types have the same names, and are told apart by longer ones.
+//! The compiler's message is stored next to each case (`TRYBUILD=overwrite` writes it). This makes sure that a case
+//! fails for the right reason, and that the messages stay readable for users. This runs without the feature
+//! `component-model`, because its types have the same names, so the compiler would use longer names.
 #![cfg(all(fiber_stack, feature = "thread-backend", not(feature = "component-model"), not(feature = "loom")))]
 
 use std::process::Command;

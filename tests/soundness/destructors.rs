@@ -1,4 +1,4 @@
-//! Destructors that wait, wherever they are run.
+//! Destructors that wait, wherever they run.
 
 use crate::{Checked, Ways, assert_usable, checked, finish, pending, poll_once, refused, run, stack};
 use std::future::pending as never;
@@ -14,7 +14,7 @@ checked!(
     of_what_a_cancelled_host_function_holds,
 );
 
-/// Waits when it is dropped, and tells what came of it.
+/// Waits when it is dropped, and reports the result.
 struct Waits(Sender<Result<(), Error>>);
 
 impl Waits {
@@ -26,12 +26,12 @@ impl Waits {
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        // If the test has failed, nobody listens.
+        // If the test has failed, nothing receives this.
         let _ = self.0.send(suspend_until(pending(1)));
     }
 }
 
-/// What came of the only drop so far.
+/// The result of the only drop so far.
 fn only(outcomes: &Receiver<Result<(), Error>>) -> Result<(), Error> {
     let outcome = outcomes.try_recv().expect("was dropped");
     assert!(outcomes.try_recv().is_err(), "was dropped once");
@@ -47,7 +47,7 @@ fn of_the_data_of_a_store_that_goes_in_a_call<S: Checked>() -> Result<()> {
     run(&mut stack::<S>(), &mut store, host)?;
     assert_eq!(refused(only(&outcomes)), Between::HostCode);
 
-    // And outside of any.
+    // The same outside of any call.
     let (waits, outcomes) = Waits::new();
     drop(Store::new(store.engine(), waits));
     assert!(matches!(only(&outcomes), Err(Error::NotOnStack)));

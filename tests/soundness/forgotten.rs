@@ -15,7 +15,7 @@ checked!(
     within_a_host_function,
 );
 
-/// A store with a forgotten call in it.
+/// A store that contains a forgotten call.
 fn lost<S: Checked>(stack: &mut S) -> Result<Store<()>> {
     let mut store = Store::new(&Engine::default(), ());
     let nothing = Func::wrap(&mut store, || ());
@@ -26,7 +26,7 @@ fn lost<S: Checked>(stack: &mut S) -> Result<Store<()>> {
     Ok(store)
 }
 
-/// Whether this panics, with advice.
+/// Whether this panics with advice.
 fn is_refused<R>(use_it: impl FnOnce() -> R) -> bool {
     let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(use_it()))) else { return false };
     payload.downcast_ref::<&str>().is_some_and(|message| message.starts_with("this store is lost"))
@@ -54,7 +54,7 @@ fn a_store_that_is_lost_says_so<S: Checked>() -> Result<()> {
     assert!(is_refused(|| lost(&mut stack).map(Store::into_inner)));
     assert!(is_refused(|| lost(&mut stack).map(Store::into_data)));
     assert!(is_refused(|| lost(&mut stack).map(wasmtime::Store::from)));
-    // The stacks can be used, with other stores.
+    // The stacks work with other stores.
     assert_usable(&mut stack, &mut Store::new(&engine, ()))?;
     assert_usable(&mut other, &mut Store::new(&engine, ()))
 }
@@ -93,7 +93,7 @@ fn with_all_that_it_owns<S: Checked>() -> Result<()> {
     Ok(())
 }
 
-/// Begun, suspended and forgotten while another call runs, which goes on.
+/// A call begins, is suspended and is forgotten while another call runs, which continues.
 fn within_a_host_function<S: Checked>() -> Result<()> {
     let mut store = Store::new(&Engine::default(), ());
     let host = Func::wrap(&mut store, |_: Caller<'_, ()>| {

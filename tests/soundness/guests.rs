@@ -1,4 +1,4 @@
-//! Host code of all kinds that waits, or calls the guest again, which does, and would be left suspended by that.
+//! Host code of all kinds that waits, or that calls the guest again, which waits. Waiting would suspend that code.
 
 use crate::{Checked, Ways, assert_usable, checked, finish, pending, poll_once, refused, run, stack};
 use std::task::Poll;
@@ -38,7 +38,7 @@ fn by_a_closure<S: Checked>() -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// In the middle of a poll, which has references to what the stack has lent.
+/// Waits in the middle of a poll, which holds references to what the stack has lent.
 fn by_an_async_host_function<S: Checked>() -> Result<()> {
     let mut store = Store::new(&Engine::default(), ());
     let ways = Ways::new(&mut store)?;
@@ -63,7 +63,7 @@ fn by_an_async_host_function<S: Checked>() -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// Before and after the wait for its future, it is synchronous code.
+/// Before and after the wait for its future, an async host function is synchronous code.
 fn by_an_async_host_function_before_its_future<S: Checked>() -> Result<()> {
     struct AtTheEnd<'a>(Caller<'a, ()>, Ways);
     impl Drop for AtTheEnd<'_> {
@@ -85,7 +85,7 @@ fn by_an_async_host_function_before_its_future<S: Checked>() -> Result<()> {
     let host = Func::wrap_suspending_boxed(&mut store, move |caller: Caller<'_, ()>, (): ()| {
         let at_the_end = AtTheEnd(caller, ways.clone());
         let mut polled = false;
-        // Has what it holds dropped with it, when it has long been ready.
+        // This future is dropped together with what it holds, long after it was ready.
         Box::new(std::future::poll_fn(move |cx| {
             let _held = &at_the_end;
             cx.waker().wake_by_ref();
@@ -113,7 +113,7 @@ fn by_two_host_functions_within_each_other<S: Checked>() -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// Waits when it is asked, which it must not.
+/// Waits when it is asked, which it must not do.
 #[derive(Default)]
 struct Waits(Vec<Between>);
 

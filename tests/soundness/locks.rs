@@ -1,4 +1,5 @@
-//! Locks that are held, and cells that are being initialised: others on the thread, and other threads, may want them.
+//! Locks that are held, and cells that are being initialised. Other code on the thread, and other threads, may want
+//! them.
 
 use crate::{Checked, Ways, assert_usable, checked, pending, refused, run, stack};
 use std::cell::RefCell;
@@ -45,7 +46,7 @@ fn a_cell_initialised_by_what_the_guest_computes<S: Checked>() -> Result<()> {
     let (inner_waits, inner_ready) = (OnceLock::new(), OnceLock::new());
     let host = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| {
         let mut compute = |polls| compute.call(&mut caller, polls).map_err(|error| refused(Err(error)));
-        // The one has something to wait for, the other has not.
+        // One of the two has something to wait for.
         if cfg!(thread_list) {
             assert_eq!(*inner_waits.get_or_init(|| compute(1)), Err(Between::NestedCall));
         }
@@ -83,7 +84,7 @@ fn locks_that_are_held<S: Checked>() -> Result<()> {
     for round in 1..=2 {
         let mut call = run.call(&mut stack, &mut store, ());
         assert!(crate::poll_once(&mut call).is_pending());
-        // Suspended after the host function, the call holds none of them.
+        // The call is suspended after the host function, when it holds none of them.
         assert_eq!(mutex.try_lock().map(|count| *count).ok(), Some(round));
         assert!(lock.try_write().is_ok());
         assert_eq!(crate::finish(call)?, 42);
@@ -91,7 +92,7 @@ fn locks_that_are_held<S: Checked>() -> Result<()> {
     Ok(())
 }
 
-/// The guest that a host function calls, holding a lock, comes to the end of its time slice.
+/// A host function holds a lock and calls a guest, which reaches the end of its time slice.
 fn a_lock_held_at_the_end_of_a_time_slice<S: Checked>() -> Result<()> {
     let engine = Engine::new(Config::new().epoch_interruption(true))?;
     let mut store = Store::new(&engine, ());
@@ -104,7 +105,7 @@ fn a_lock_held_at_the_end_of_a_time_slice<S: Checked>() -> Result<()> {
     let locked = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| {
         let mut count = inner.lock().unwrap_or_else(PoisonError::into_inner);
         let slice = caller.get_export("slice").and_then(Extern::into_func).expect("is exported");
-        // Elsewhere it is not seen, as the documentation says.
+        // Elsewhere the crate does not see this, as the documentation says.
         if cfg!(thread_list) {
             assert_eq!(refused(slice.call(&mut caller, &[], &mut [])), Between::NestedCall);
         }

@@ -1,7 +1,7 @@
-//! Safe programs that would be undefined behaviour if a stack were suspended in the middle of them: they are told so,
-//! by the right error, and everything goes on.
+//! Safe programs that would be undefined behaviour if a stack were suspended in the middle of them. They get the right
+//! error, and everything else continues.
 //!
-//! Each test is written once, and [`checked!`] makes one of it for each kind of stack that suspends known frames only.
+//! Each test is written once, and [`checked!`] makes one for each kind of stack that suspends only known frames.
 #![cfg(all(fiber_stack, not(feature = "loom")))]
 #![forbid(unsafe_code)]
 #![allow(clippy::unnecessary_wraps, reason = "all tests have one signature")]
@@ -29,12 +29,12 @@ use wasmtime_async::{
     suspend_until, yield_now,
 };
 
-/// A stack that suspends known frames only.
+/// A stack that suspends only known frames.
 trait Checked: Stack + Carries<()> + Send + 'static {}
 impl Checked for FiberStack {}
 impl Checked for SendFiberStack {}
 
-/// Makes tests out of functions `fn name<S: Checked>() -> wasmtime::Result<()>`.
+/// Makes tests from functions `fn name<S: Checked>() -> wasmtime::Result<()>`.
 macro_rules! checked {
     ($($test:ident),+ $(,)?) => {
         mod fiber_stack {
@@ -51,7 +51,7 @@ macro_rules! checked {
             #[test]
             fn $test() -> wasmtime::Result<()> {
                 $crate::watchdog::watched(|_| {
-                    // On a thread of its own, whose variables nobody has used.
+                    // On a new thread, whose thread-local variables are unused.
                     let test = std::thread::spawn(super::$test::<$stack>);
                     test.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
                 })
@@ -65,7 +65,7 @@ fn stack<S: Checked>() -> S {
     S::new(DEFAULT_STACK_SIZE).expect("there is memory")
 }
 
-/// Pending for `times` polls, each of which wakes the task.
+/// Pending for `times` polls. Each of them wakes the task.
 fn pending(mut times: usize) -> impl Future<Output = ()> + Send {
     poll_fn(move |cx| {
         if times == 0 {
@@ -91,20 +91,20 @@ fn finish<F: Future + Unpin>(mut future: F) -> F::Output {
     }
 }
 
-/// Instantiates a module that imports these functions, in this order.
+/// Instantiates a module with these functions as imports, in this order.
 fn instance(store: &mut impl AsContextMut<Data: 'static>, text: &str, imports: &[Func]) -> Result<Instance> {
     let module = Module::new(store.as_context().engine(), text)?;
     let imports: Vec<_> = imports.iter().map(|func| (*func).into()).collect();
     Instance::new(store, &module, &imports)
 }
 
-/// A guest that calls `host` and then waits twice. If `host` was suspended, or the stack is not what it was after what
-/// `host` has tried, it shows here.
+/// A guest that calls `host` and then waits twice. This detects whether `host` was suspended, and whether its attempts
+/// have changed the stack.
 fn calls<T: 'static>(store: &mut Store<T>, host: Func) -> Result<AsyncFunc<(), i32>> {
     guest(store, host, "(call $host) (call $wait (call $wait (i32.const 40)))")
 }
 
-/// The same, with `host` called between the two, too: in the second stretch of the call.
+/// The same, but `host` is also called between the two waits, after the first suspension of the call.
 fn calls_twice<T: 'static>(store: &mut Store<T>, host: Func) -> Result<AsyncFunc<(), i32>> {
     guest(store, host, "(call $host) (call $wait (i32.const 40)) (call $host) (call $wait)")
 }
@@ -124,7 +124,7 @@ fn guest<T: 'static>(store: &mut Store<T>, host: Func, run: &str) -> Result<Asyn
     Ok(AsyncFunc::from(instance.get_typed_func::<(), i32>(store, "run")?))
 }
 
-/// Runs a guest that calls `host`, which does not suspend it, and waits twice.
+/// Runs a guest that waits twice and calls `host`, which does not suspend it.
 fn run<S: Checked + Carries<T>, T: 'static>(stack: &mut S, store: &mut Store<T>, host: Func) -> Result<()> {
     let run = calls(store, host)?;
     let mut call = run.call(stack, store, ());
@@ -136,14 +136,14 @@ fn run<S: Checked + Carries<T>, T: 'static>(stack: &mut S, store: &mut Store<T>,
     Ok(())
 }
 
-/// Checks that calls on this stack, with this store, come out right.
+/// Checks that calls on this stack, with this store, end correctly.
 fn assert_usable<S: Checked + Carries<T>, T: 'static>(stack: &mut S, store: &mut Store<T>) -> Result<()> {
     let nothing = Func::wrap(&mut *store, || ());
     run(stack, store, nothing)?;
     run(stack, store, nothing)
 }
 
-/// What was in the way of suspending the stack.
+/// What kept the stack from being suspended.
 fn refused<E: Into<wasmtime::Error>>(outcome: Result<(), E>) -> Between {
     let error = outcome.map_err(Into::into).expect_err("the stack was suspended");
     match error.downcast_ref() {
@@ -152,14 +152,14 @@ fn refused<E: Into<wasmtime::Error>>(outcome: Result<(), E>) -> Between {
     }
 }
 
-/// All that code in the middle of something can do to wait.
+/// All ways to wait that code in the middle of something has.
 #[derive(Clone)]
 struct Ways {
     /// An async host function.
     wait: Func,
-    /// A guest's function that calls it.
+    /// A guest's function that calls `wait`.
     again: Func,
-    /// A module whose start function it is.
+    /// A module whose start function is `wait`.
     starts: Module,
 }
 
@@ -172,7 +172,7 @@ impl Ways {
         Ok(Self { wait, again, starts: Module::new(store.as_context().engine(), starts)? })
     }
 
-    /// Tries them all, in synchronous code of a call, and checks that each is refused for the right reason.
+    /// Tries all ways in synchronous code of a call, and checks that each is refused for the right reason.
     fn try_all(&self, store: &mut impl AsContextMut<Data: 'static>, in_closure: bool) {
         let expect = |outcome: Result<()>, between| {
             assert_eq!(refused(outcome), if in_closure { Between::Closure } else { between });
@@ -180,14 +180,14 @@ impl Ways {
         expect(suspend_until(pending(1)).map_err(Into::into), Between::HostCode);
         expect(yield_now().map_err(Into::into), Between::HostCode);
         expect(Self::in_another_store(store.as_context().engine()), Between::OtherStore);
-        // Elsewhere these are not seen, as the documentation says.
+        // Elsewhere the crate does not see these, as the documentation says.
         if cfg!(thread_list) {
             expect(self.wait.call(&mut *store, &[], &mut []), Between::NestedCall);
             expect(self.again.call(&mut *store, &[], &mut []), Between::NestedCall);
             let started = Instance::new(&mut *store, &self.starts, &[self.wait.into()]);
             expect(started.map(drop), Between::NestedCall);
         }
-        // What has nothing to wait for works everywhere.
+        // If there is nothing to wait for, waiting works everywhere.
         suspend_until(pending(0)).expect("is ready at once");
     }
 

@@ -1,4 +1,4 @@
-//! Calls within calls, on stacks of their own: those are suspended, whatever their poller is in the middle of.
+//! Calls within calls, on stacks of their own. These are suspended, whatever their poller is doing.
 
 use crate::{Checked, Ways, assert_usable, calls, calls_twice, checked, finish, poll_once, run, stack};
 use futures::executor::block_on;
@@ -17,7 +17,7 @@ checked!(
     begun_outside_and_dropped_in_a_host_function,
 );
 
-/// A call of a guest that waits twice, with all that it needs.
+/// A call of a guest that waits twice, with everything that it needs.
 async fn whole_call<S: Checked>() -> Result<i32> {
     let mut store = Store::new(&Engine::default(), ());
     let ways = Ways::new(&mut store)?;
@@ -26,7 +26,7 @@ async fn whole_call<S: Checked>() -> Result<i32> {
     run.call(&mut stack::<S>(), &mut store, ()).await
 }
 
-/// A whole call, to be polled in several places.
+/// A whole call, which is polled in several places.
 type Task = Pin<Box<dyn Future<Output = Result<i32>>>>;
 
 fn polled_to_its_end_in_a_host_function<S: Checked>() -> Result<()> {
@@ -36,7 +36,7 @@ fn polled_to_its_end_in_a_host_function<S: Checked>() -> Result<()> {
     let host = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| -> Result<()> {
         let _locked = lock.lock().expect("nothing panics");
         assert_eq!(block_on(whole_call::<S>())?, 42);
-        // This stack is still not to be suspended here.
+        // This stack must still not be suspended here.
         ways.try_all(&mut caller, false);
         assert_eq!(block_on(whole_call::<S>())?, 42);
         Ok(())
@@ -49,7 +49,7 @@ fn polled_to_its_end_in_a_host_function<S: Checked>() -> Result<()> {
 fn polled_to_its_end_by_an_async_host_function<S: Checked>() -> Result<()> {
     let mut store = Store::new(&Engine::default(), ());
     let host = Func::wrap_suspending(&mut store, async || -> Result<()> {
-        // To its end within one poll, as a call that is awaited need not be `Send`.
+        // Runs to its end within one poll, because an awaited call need not be `Send`.
         assert_eq!(finish(Box::pin(whole_call::<S>()))?, 42);
         Ok(())
     });
@@ -60,7 +60,7 @@ fn polled_to_its_end_by_an_async_host_function<S: Checked>() -> Result<()> {
 
 thread_local!(static TASK: RefCell<Option<Task>> = const { RefCell::new(None) });
 
-/// Polls the task, which nobody else has meanwhile.
+/// Polls the task, which nobody else has in the meantime.
 fn poll_task() -> Poll<Result<i32>> {
     let mut task = TASK.take().expect("was begun");
     let poll = poll_once(&mut task);

@@ -1,4 +1,4 @@
-//! What `SendFiberStack` adds: nothing that is not `Send` is suspended, and what is goes on on any thread.
+//! What `SendFiberStack` adds: it suspends nothing that is not `Send`, and what it suspends can continue on any thread.
 
 use crate::{Ways, assert_usable, calls_twice, pending, poll_once, refused, run, stack};
 use std::cell::Cell;
@@ -11,7 +11,7 @@ use std::thread;
 use wasmtime::{AsContextMut, Caller, Engine, Func, FuncType, Result};
 use wasmtime_async::{Between, Error, FuncExt, SendFiberStack, Stack as _, Store};
 
-/// Whether the call is told that something pending is not `Send`.
+/// Whether the call got the error that something pending is not `Send`.
 fn is_not_send(outcome: &Poll<Result<()>>) -> bool {
     matches!(outcome, Poll::Ready(Err(error)) if matches!(error.downcast_ref(), Some(Error::NotSend)))
 }
@@ -39,7 +39,7 @@ fn futures_that_may_not_be_send_do_not_wait() -> Result<()> {
         drop(call);
         assert_usable(&mut stack, &mut store)?;
     }
-    // What is ready at once was never left alone.
+    // A future that is ready at once is never suspended.
     let ready = Func::wrap_suspending(&mut store, async || {
         let held = Rc::new(Cell::new(1));
         pending(0).await;
@@ -48,7 +48,7 @@ fn futures_that_may_not_be_send_do_not_wait() -> Result<()> {
     run(&mut stack, &mut store, ready)
 }
 
-/// What is not `Send` lies on the stack, below a guest that waits as it may.
+/// A value that is not `Send` lies on the stack below a guest that waits as allowed.
 #[test]
 fn what_is_not_send_is_not_left_below_a_guest_that_waits() -> Result<()> {
     let mut store = Store::new(&Engine::default(), ());
@@ -72,7 +72,7 @@ fn what_is_not_send_is_not_left_below_a_guest_that_waits() -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// A store with data that is not `Send`, of a call's own, within the call.
+/// A store within the call, whose data is not `Send`.
 #[test]
 fn data_that_is_not_send_does_not_come_along() -> Result<()> {
     let mut store = Store::new(&Engine::default(), ());
@@ -91,7 +91,7 @@ fn data_that_is_not_send_does_not_come_along() -> Result<()> {
 
 type Task = Pin<Box<dyn Future<Output = Result<i32>> + Send>>;
 
-/// A call of a guest that waits twice, with all that it needs.
+/// A call of a guest that waits twice, with everything that it needs.
 fn whole_call() -> Task {
     Box::pin(async {
         let mut store = Store::new(&Engine::default(), ());
@@ -102,7 +102,7 @@ fn whole_call() -> Task {
     })
 }
 
-/// Runs this on a new thread, and ends that.
+/// Runs this on a new thread, which then ends.
 fn elsewhere<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     thread::scope(|scope| scope.spawn(f).join()).expect("does not panic")
 }
@@ -120,7 +120,7 @@ fn the_thread_where_a_call_was_begun_may_have_ended() {
     elsewhere(move || drop(call));
 }
 
-/// Each poll is within a host function of another call, on a stack and on a thread of its own, or within none.
+/// Each poll is within a host function of another call, on another stack and another thread, or outside of any call.
 #[test]
 fn a_call_goes_on_within_others() -> Result<()> {
     static TASK: Mutex<Option<Task>> = Mutex::new(None);

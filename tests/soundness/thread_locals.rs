@@ -1,4 +1,4 @@
-//! Variables of the thread: being initialised, lent, or set for the time of a poll.
+//! Thread-local variables that are being initialised, are lent, or are set for the time of a poll.
 
 use crate::{Checked, Ways, assert_usable, checked, pending, poll_once, refused, run, stack};
 use std::cell::{Cell, RefCell};
@@ -18,15 +18,15 @@ checked!(
 
 thread_local! {
     static FIRST: Cell<bool> = const { Cell::new(true) };
-    /// Initialised by the first that wants it. Were that one suspended here, a second would initialise it, too, and
-    /// borrow a value that the first replaces when it goes on.
+    /// The first user initialises this. If it were suspended in the middle, a second one would initialise it, too, and
+    /// borrow a value that the first one replaces when it resumes.
     static NAME: String = {
         assert!(FIRST.replace(false), "initialised twice");
         format!("{:?}", refused(suspend_until(pending(1))))
     };
 }
 
-/// Borrows the name for as long as it can.
+/// Borrows the name for as long as possible.
 fn name() -> String {
     NAME.with(|name| {
         let before = name.clone();
@@ -59,8 +59,8 @@ fn an_initialiser_in_a_host_function<S: Checked>() -> Result<()> {
     run(&mut stack, &mut store, host)
 }
 
-/// A variable that is set for the time of a closure, of which others borrow the value meanwhile. (One that lends
-/// references to what lives on its setter's stack takes unsafe code; this one shares, and notices.)
+/// A variable that is set for the time of a closure, and whose value other code borrows in the meantime. (Lending
+/// references to data on the setter's stack takes unsafe code. This one shares the data, and notices the mistake.)
 struct Scoped;
 
 thread_local!(static REQUESTS: RefCell<Vec<Arc<str>>> = RefCell::default());
@@ -103,7 +103,7 @@ fn a_variable_set_around_each_poll<S: Checked>() -> Result<()> {
 
 thread_local!(static LIST: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) });
 
-/// Sorts the list, and does something in the middle of it.
+/// Sorts the list, and runs a closure in the middle of it.
 fn sort(mut in_the_middle: impl FnMut()) {
     LIST.with_borrow_mut(|list| {
         list.clear();
@@ -130,7 +130,7 @@ fn a_vector_lent_in_the_middle_of_a_sort<S: Checked>() -> Result<()> {
         Ok(())
     });
     assert!(matches!(poll_once(&mut call), Poll::Ready(Ok(()))));
-    // The thread's variables go when it ends, whether the call is dropped or not.
+    // The thread's variables are dropped when it ends, whether the call is dropped or not.
     mem::forget(call);
     assert_usable(&mut stack, &mut store)
 }
@@ -143,7 +143,7 @@ fn a_vector_lent_while_the_guest_is_called_again<S: Checked>() -> Result<()> {
     });
     let mut stack = stack::<S>();
     run(&mut stack, &mut store, host)?;
-    // While a call is suspended, the list is free for others.
+    // While a call is suspended, other code can use the list.
     let run = crate::calls(&mut store, host)?;
     let mut call = run.call(&mut stack, &mut store, ());
     assert!(poll_once(&mut call).is_pending());

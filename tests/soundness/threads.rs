@@ -17,7 +17,7 @@ fn assert_not_on_stack<E: Into<wasmtime::Error>>(outcome: Result<(), E>) {
     assert!(matches!(error.downcast_ref(), Some(Error::NotOnStack)), "{error:?}");
 }
 
-/// Calls the guest on another thread, which this one waits for.
+/// Calls the guest on another thread, while this one waits.
 fn call_elsewhere(caller: &mut Caller<'_, ()>, ways: &Ways) {
     thread::scope(|scope| {
         let elsewhere = scope.spawn(move || {
@@ -25,7 +25,7 @@ fn call_elsewhere(caller: &mut Caller<'_, ()>, ways: &Ways) {
             assert_not_on_stack(yield_now());
             assert_not_on_stack(ways.wait.call(&mut *caller, &[], &mut []));
             let error = ways.again.call(&mut *caller, &[], &mut []).expect_err("there is no stack to suspend");
-            // wasmtime's limit is that of the stack where the guest was first entered, and may stop it here.
+            // wasmtime's limit belongs to the stack where the guest was first entered, and may stop the guest here.
             let is_stopped = error.downcast_ref() == Some(&Trap::StackOverflow);
             assert!(is_stopped || matches!(error.downcast_ref(), Some(Error::NotOnStack)), "{error:?}");
         });
@@ -38,7 +38,7 @@ fn a_caller_lent_to_another_thread<S: Checked>() -> Result<()> {
     let ways = Ways::new(&mut store)?;
     let host = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| {
         call_elsewhere(&mut caller, &ways);
-        // Back here.
+        // Back on the first thread.
         ways.try_all(&mut caller, false);
     });
     let mut stack = stack::<S>();
@@ -64,7 +64,7 @@ fn a_caller_lent_to_another_thread_within_a_poll<S: Checked>() -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// What a suspended call has of its thread is nothing, so the thread may end.
+/// A suspended call keeps nothing in its thread, so the thread may end.
 fn a_thread_that_ends_with_a_call_forgotten<S: Checked>() -> Result<()> {
     let (send, stacks) = channel();
     let thread = thread::spawn(move || -> Result<()> {

@@ -1,4 +1,4 @@
-//! Wakers of executors that do strange things when they wake, or are dropped.
+//! Wakers that do strange things when they wake a task, or when they are dropped.
 
 use crate::{Checked, assert_usable, calls, checked, pending, refused, stack};
 use std::cell::RefCell;
@@ -13,7 +13,7 @@ use wasmtime_async::{Between, Error, FuncExt, Store, suspend_until};
 
 checked!(that_poll_another_call, that_drop_or_forget_another_call, that_wait, that_wait_when_they_are_dropped);
 
-/// Does something when it wakes a task, on whichever stack that is.
+/// Runs a closure when it wakes a task, on whichever stack that happens.
 struct OnWake<F: Fn() + Send + Sync>(F);
 
 impl<F: Fn() + Send + Sync> Wake for OnWake<F> {
@@ -34,7 +34,7 @@ type Task = Pin<Box<dyn Future<Output = Result<i32>>>>;
 
 thread_local!(static OTHER: RefCell<Option<Task>> = const { RefCell::new(None) });
 
-/// A call that waits twice, with all that it needs.
+/// A call that waits twice, with everything that it needs.
 async fn whole_call<S: Checked>() -> Result<i32> {
     let mut store = Store::new(&Engine::default(), ());
     let nothing = Func::wrap(&mut store, || ());
@@ -42,10 +42,10 @@ async fn whole_call<S: Checked>() -> Result<i32> {
     run.call(&mut stack::<S>(), &mut store, ()).await
 }
 
-/// Polls the other call, if it is not what is being polled, and keeps its result.
+/// Polls the other call, unless it is being polled already, and keeps its result.
 fn poll_other(results: &Mutex<Vec<i32>>) {
     let Some(mut other) = OTHER.take() else { return };
-    // It wakes its task, too, which must find nothing to poll.
+    // The poll also wakes the task, which must then find nothing to poll.
     match poll_with(&mut other, Waker::noop()) {
         Poll::Pending => OTHER.set(Some(other)),
         Poll::Ready(result) => results.lock().expect("nothing panics").push(result.expect("comes out right")),
@@ -64,7 +64,7 @@ fn that_poll_another_call<S: Checked>() -> Result<()> {
             polls += 1;
         }
         assert_eq!(polls, 3);
-        // Woken twice, it has been polled twice.
+        // It was woken twice, so it was polled twice.
         poll_other(&results);
     }
     assert_eq!(*results.lock().expect("nothing panics"), [42; 3]);
@@ -96,7 +96,7 @@ fn that_wait<S: Checked>() -> Result<()> {
     let mut call = Box::pin(whole_call::<S>());
     for _ in 0..2 {
         assert!(poll_with(&mut call, &waker).is_pending());
-        // Within the poll of the host function's future, whose waker woke it.
+        // Within the poll of the host function's future, which woke the waker.
         assert_eq!(refused(outcomes.recv()?), Between::HostCode);
     }
     assert!(matches!(poll_with(&mut call, &waker), Poll::Ready(Ok(42))));
@@ -106,7 +106,7 @@ fn that_wait<S: Checked>() -> Result<()> {
     Ok(())
 }
 
-/// Tells what comes of waiting when the last of it goes.
+/// Reports the result of waiting when its last clone is dropped.
 struct WaitsAtTheEnd(Sender<Result<(), Error>>);
 
 impl Wake for WaitsAtTheEnd {
@@ -122,7 +122,7 @@ impl Drop for WaitsAtTheEnd {
 fn that_wait_when_they_are_dropped<S: Checked>() -> Result<()> {
     let mut store = Store::new(&Engine::default(), ());
     let wait = Func::wrap_suspending_send(&mut store, || async {
-        // Its waker is cloned, and goes when another one comes.
+        // The waker is cloned, and dropped when another one comes.
         for _ in 0..3 {
             let mut polled = false;
             poll_fn(|_| if mem::replace(&mut polled, true) { Poll::Ready(()) } else { Poll::Pending }).await;
@@ -134,7 +134,7 @@ fn that_wait_when_they_are_dropped<S: Checked>() -> Result<()> {
     for _ in 0..3 {
         assert!(poll_with(&mut call, &Arc::new(WaitsAtTheEnd(tell.clone())).into()).is_pending());
     }
-    // All but the last, on the call's stack, when the next was there.
+    // All but the last were dropped on the call's stack, when the next one came.
     for _ in 0..2 {
         assert_eq!(refused(outcomes.try_recv()?), Between::HostCode);
     }

@@ -1,4 +1,4 @@
-//! Calls as values: each owns its stack and its store while it lasts, and gives them back at the end.
+//! Calls as values. Each owns its stack and its store while it lasts, and returns them at the end.
 
 use crate::script::Token;
 use crate::shared::World;
@@ -14,7 +14,7 @@ use wasmtime_async::{Between, Carries, Error, FiberStack, FuncExt, SendFiberStac
 #[cfg(feature = "thread-backend")]
 use wasmtime_async::{DEFAULT_STACK_SIZE, ThreadStack};
 
-/// What a call runs on.
+/// The kind of stack that a call runs on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Fiber,
@@ -33,7 +33,7 @@ impl Kind {
         Self::Thread,
     ];
 
-    /// Those that there are here.
+    /// The kinds that exist here.
     pub(crate) fn all() -> &'static [Self] {
         static ALL: LazyLock<Vec<Kind>> = LazyLock::new(|| {
             let is_there = |kind: &Kind| match kind {
@@ -52,13 +52,13 @@ impl Kind {
         matches!(self, Self::Fiber | Self::Unchecked | Self::Send)
     }
 
-    /// Whether it suspends known frames only.
+    /// Whether it suspends only known frames.
     pub(crate) fn refuses(self) -> bool {
         matches!(self, Self::Fiber | Self::Send)
     }
 
-    /// Whether a call that a host function makes by a future runs within one poll of that, so that nothing else that the host
-    /// function waits for is looked at meanwhile.
+    /// Whether a call that a host function makes as a future runs within one poll. Then nothing else that the host
+    /// function waits for is polled in the meantime.
     pub(crate) fn calls_in_place(self) -> bool {
         !self.is_fiber()
     }
@@ -69,15 +69,15 @@ impl Kind {
     }
 }
 
-/// Whether stacks see that a host function has called the guest again, and let it do so by a future. Not where wasmtime's list
-/// of activations cannot be read.
+/// Whether stacks can see that a host function has called the guest again, and therefore let it do so as a future. They
+/// cannot where wasmtime's list of activations cannot be read.
 pub(crate) fn sees_activations() -> bool {
     static SEES: LazyLock<bool> =
         LazyLock::new(|| !matches!(SendFiberStack::new(FIBER_SIZE), Err(Error::NoThreadList)));
     *SEES
 }
 
-/// A stack that no call is on.
+/// A stack without a call.
 #[derive(Debug)]
 pub(crate) enum Idle {
     Fiber(FiberStack),
@@ -111,8 +111,8 @@ impl Idle {
 
 #[expect(unsafe_code, reason = "such stacks are among what is to be tested")]
 fn unchecked() -> FiberStack {
-    // SAFETY: what is suspended here are host functions of this program, which wait outside of all locks and thread-local
-    // variables, and whose values may be dropped in any order or never.
+    // SAFETY: only host functions of this program are suspended here. They wait outside of all locks and thread-local
+    // variables, and their values may be dropped in any order, or never.
     unsafe { FiberStack::unchecked(FIBER_SIZE) }.expect("there is memory")
 }
 
@@ -127,16 +127,16 @@ pub(crate) enum Ending {
     Forgotten,
     /// A call within it was forgotten.
     Lost,
-    /// Something was to wait where the stack does not suspend.
+    /// Something wanted to wait where the stack does not suspend.
     Refused(Between),
-    /// The future that was pending was not registered as `Send`.
+    /// The pending future was not registered as `Send`.
     NotSend,
     /// Something that no script asks for.
     Wrong(String),
 }
 
 impl Ending {
-    /// A name for counting.
+    /// The name under which this is counted.
     pub(crate) fn name(&self) -> String {
         let text = format!("{self:?}");
         match self {
@@ -146,7 +146,7 @@ impl Ending {
     }
 }
 
-/// An order to a call, carried out when it is polled next.
+/// An instruction to a call. It takes effect at the next poll.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stop {
     Drop,

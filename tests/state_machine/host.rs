@@ -1,4 +1,4 @@
-//! The host functions, which do what the scripts of their calls say.
+//! The host functions. They do what the scripts of their calls say.
 
 use crate::calls::Stop;
 use crate::machine::perform_inside;
@@ -14,7 +14,7 @@ use std::task::Poll;
 use wasmtime::{Caller, Linker, Result};
 use wasmtime_async::{AsyncFunc, Error, LinkerExt, suspend_until, yield_now};
 
-/// What the call is doing, as its host functions see it.
+/// What the call is doing, from the point of view of its host functions.
 fn enter(caller: &Caller<'_, World>, token: i32, step: i32) -> (Arc<Shared>, usize, Action) {
     let shared = Arc::clone(caller.data().0.as_ref().expect("a call was started"));
     let step = usize::try_from(step).expect("steps are counted from 0");
@@ -26,7 +26,7 @@ fn enter(caller: &Caller<'_, World>, token: i32, step: i32) -> (Arc<Shared>, usi
     (shared, step, action)
 }
 
-/// Ends a step that waits for nothing.
+/// Ends a step that does not wait.
 fn act(shared: &Shared, action: Action) -> Result<i32> {
     match action {
         Action::Fail => return Err(Token(shared.token()).into()),
@@ -38,7 +38,7 @@ fn act(shared: &Shared, action: Action) -> Result<i32> {
     Ok(GO)
 }
 
-/// Pending once, with its task woken.
+/// Pending once, after waking its task.
 fn yield_once() -> impl Future<Output = ()> + Send {
     let mut yielded = false;
     future::poll_fn(move |cx| {
@@ -59,7 +59,7 @@ async fn step_async(caller: Caller<'_, World>, token: i32, step: i32) -> Result<
             let _above = Guard::new(&shared);
             gate(&shared, step, Which::Step).await;
         }
-        // From within the poll.
+        // Yields within the poll.
         Action::Yield if !shared.kind().refuses() => yield_now()?,
         Action::Yield => yield_once().await,
         _ => {}
@@ -78,9 +78,9 @@ fn step_blocking(caller: &Caller<'_, World>, token: i32, step: i32) -> Result<i3
     };
     if let Err(error) = waited {
         let goes_on = match &error {
-            // From now on nothing waits any more.
+            // From now on, every attempt to wait fails.
             Error::Cancelled => matches!(suspend_until(future::pending::<()>()), Err(Error::Cancelled)),
-            // What is ready can be had nevertheless.
+            // A future that is ready still works.
             Error::ForeignFrames { .. } => matches!(suspend_until(future::ready(step)), Ok(n) if n == step),
             _ => false,
         };
@@ -92,7 +92,7 @@ fn step_blocking(caller: &Caller<'_, World>, token: i32, step: i32) -> Result<i3
     act(&shared, action)
 }
 
-/// Calls the guest by a future, and waits for it, or for a gate of its own.
+/// Calls the guest as a future, and waits for it or for a gate of its own.
 async fn step_within(mut caller: Caller<'_, World>, token: i32, step: i32, level: i32) -> Result<i32> {
     let shared = Arc::clone(caller.data().0.as_ref().expect("a call was started"));
     let inside = caller.get_export("inside").and_then(wasmtime::Extern::into_func).expect("is exported");

@@ -1,4 +1,4 @@
-//! Threads on which things happen, one at a time, and the calls that can be used on each.
+//! Threads that run one operation at a time, and the calls that can be used on each of them.
 
 use crate::calls::{Done, Running};
 use std::cell::{Cell, RefCell};
@@ -22,12 +22,12 @@ thread_local! {
     static IS_LANE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether calls that stay may be started here, because the machine comes back.
+/// Whether calls that stay on their thread may be started here, because the machine comes back.
 pub(crate) fn is_lane() -> bool {
     IS_LANE.get()
 }
 
-/// The calls that can be used from here: those that are on a stack and being polled are in nobody's list.
+/// The calls that can be used from here. Calls that are being polled are in no list.
 pub(crate) fn calls_within_reach() -> Vec<i32> {
     let mut calls: Vec<_> = STAYING.with_borrow(|calls| calls.keys().copied().collect());
     calls.extend(MOVING.lock().expect("not held in a panic").keys());
@@ -49,7 +49,7 @@ pub(crate) fn put_back(call: i32, running: Running) {
     }
 }
 
-/// Something to be done by a lane, and whether it went well.
+/// An operation for a lane.
 type Errand = Box<dyn FnOnce() + Send>;
 
 pub(crate) struct Lane {
@@ -73,13 +73,13 @@ impl Lane {
         Self { errands, results, thread }
     }
 
-    /// Does something on this lane's thread, and waits for it.
+    /// Runs an operation on this lane's thread, and waits for it.
     pub(crate) fn go(&self, errand: impl FnOnce() + Send + 'static) -> thread::Result<()> {
         self.errands.send(Box::new(errand)).expect("the lane is there");
         self.results.recv().expect("the lane is there")
     }
 
-    /// Ends its thread.
+    /// Ends the thread.
     pub(crate) fn end(self) {
         drop(self.errands);
         self.thread.join().expect("went well");

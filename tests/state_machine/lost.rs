@@ -1,4 +1,4 @@
-//! Stores whose call was forgotten while it was suspended, or a call within.
+//! Stores whose call, or a call within it, was forgotten while it was suspended.
 
 use crate::shared::{Shared, World};
 use std::any::Any;
@@ -6,13 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use wasmtime_async::Store;
 
-/// What must be true of such a store.
+/// Checks what must be true of such a store.
 pub(crate) fn check_lost(mut store: Store<World>, shared: &Arc<Shared>) {
     let before = (shared.guards(), Arc::strong_count(shared));
     let panicked = catch_unwind(AssertUnwindSafe(|| store.data_mut().0 = None));
     assert!(panicked.is_err_and(|payload| is_lost(&*payload)), "a lost store can be used");
     assert!(format!("{store:?}").contains("lost: true"), "{store:?}");
-    // Runs nothing, and leaves the data.
+    // Runs nothing, and leaves the data alone.
     drop(store);
     assert_eq!((shared.guards(), Arc::strong_count(shared)), before, "a lost store was dropped");
 }

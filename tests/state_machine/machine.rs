@@ -1,4 +1,4 @@
-//! The machine: what each operation does, and what must come of it.
+//! The machine: what each operation does, and what its result must be.
 
 use crate::calls::{Done, Ending, Idle, Kind, Running, Stop};
 use crate::host::linker;
@@ -33,13 +33,14 @@ fn new_stack(random: &mut Random) -> Idle {
     Idle::new(Kind::all()[random.below(Kind::all().len())])
 }
 
-/// Whether a call may be polled here. Those on a `SendFiberStack` are each time polled on another thread.
+/// Whether a call may be polled here. Each poll of a call on a `SendFiberStack` must be on another thread than the
+/// last.
 fn may_poll_here(call: i32) -> bool {
     let call = &model().calls[&call];
     call.kind() != Kind::Send || call.polled_on != Some(thread::current().id())
 }
 
-/// Does one operation, on the thread that this runs on.
+/// Does one operation on the current thread.
 pub(crate) fn operate(random: &mut Random) {
     let operation = random.below(20);
     let within_reach = calls_within_reach();
@@ -94,7 +95,7 @@ fn start(random: &mut Random) {
     let idle = {
         let mut model = model();
         let candidates: Vec<_> = (0..model.idle.len())
-            // A call that stays where it is polled must be where the machine gets at it.
+            // A call that stays where it is polled must be started where the machine can reach it.
             .filter(|which| is_lane() || !model.idle[*which].0.kind().stays())
             .collect();
         let which = random.below(candidates.len().max(1));
@@ -199,7 +200,7 @@ pub(crate) fn abandon(token: i32) {
     check_ended(token, &call, false);
 }
 
-/// Takes back stack and store.
+/// Takes stack and store back.
 fn ended(token: i32, running: Running, (stack, mut store, ending): Done, expected: &Ending) {
     drop(running);
     assert_eq!(ending, *expected, "the ending of call {token}");

@@ -12,39 +12,39 @@ use std::thread::ThreadId;
 use wasmtime::Func;
 use wasmtime_async::{Between, Store};
 
-/// What is known of a call that has not ended.
+/// What the model knows about a call that has not ended.
 pub(crate) struct Call {
     pub(crate) shared: Arc<Shared>,
     pub(crate) run: Func,
     pub(crate) order: Order,
-    /// Whether the memory of its stack is there.
+    /// Whether its stack has memory.
     pub(crate) memory: bool,
-    /// Where it was polled last.
+    /// The thread that polled it last.
     pub(crate) polled_on: Option<ThreadId>,
-    /// The step that it is at.
+    /// The current step.
     pub(crate) step: usize,
     pub(crate) progress: Progress,
-    /// The gates of the step that were opened.
+    /// The gates of the step that are open.
     opened: Vec<Which>,
-    /// The waker that it was polled with when the step began.
+    /// The waker of the poll in which the step began.
     first_waker: usize,
-    /// What became of calls within it that were given up.
+    /// How calls within it were given up.
     pub(crate) given_up: Vec<Stop>,
-    /// Those that it was polled with, the last one last, and how often each must have been woken.
+    /// The wakers that it was polled with, in order, and how often each must have been woken.
     pub(crate) wakers: Vec<(Arc<Count>, usize)>,
 }
 
-/// How far a call is in a step.
+/// How far a call has got in a step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
     NotBegun,
-    /// Suspended, and what it waits for has not happened.
+    /// Suspended. What it waits for has not happened.
     Waits,
-    /// Suspended, and nothing is in the way any more.
+    /// Suspended. Nothing blocks it any more.
     MayGoOn,
 }
 
-/// All there is but the calls themselves.
+/// Everything except the calls themselves.
 #[derive(Default)]
 pub(crate) struct Model {
     /// Stacks, and whether they have memory.
@@ -52,11 +52,11 @@ pub(crate) struct Model {
     pub(crate) stores: Vec<(Store<World>, Func)>,
     pub(crate) calls: BTreeMap<i32, Call>,
     pub(crate) next: i32,
-    /// How much is on the stacks of forgotten calls.
+    /// How many values are on the stacks of forgotten calls.
     pub(crate) forgotten: Vec<(Arc<Shared>, usize)>,
     pub(crate) forgotten_fibers: usize,
     pub(crate) forgotten_threads: usize,
-    /// How many polls of suspended calls on `SendFiberStack`s there were, each on another thread than the last.
+    /// How many polls of suspended calls on `SendFiberStack`s there were. Each was on another thread than the last.
     pub(crate) moved: usize,
     pub(crate) trace: Vec<String>,
     pub(crate) counts: BTreeMap<String, usize>,
@@ -65,7 +65,7 @@ pub(crate) struct Model {
 static MODEL: LazyLock<Mutex<Model>> = LazyLock::new(Mutex::default);
 
 pub(crate) fn model() -> MutexGuard<'static, Model> {
-    // Nothing is left half done by a check that fails.
+    // A check that fails leaves nothing half done.
     MODEL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -100,7 +100,7 @@ impl Call {
         self.shared.kind()
     }
 
-    /// How the call ends when a step of this shape is to wait, if it does.
+    /// How the call ends if a step of this shape wants to wait, if it ends.
     fn refusal(&self, shape: Shape) -> Option<Ending> {
         if !self.kind().refuses() {
             return None;
@@ -114,13 +114,13 @@ impl Call {
         }
     }
 
-    /// Goes through the script as a poll does. `None` if the call must be pending.
+    /// Goes through the script as a poll does. Returns `None` if the call must be pending.
     pub(crate) fn advance(&mut self) -> Option<Ending> {
         let token = Token(self.shared.token());
         loop {
             let Some(step) = self.shared.steps().get(self.step) else { return Some(Ending::Returned(token.0 * 3)) };
             if let (Action::Wait | Action::Yield, Some(ending)) = (step.action, self.refusal(step.shape)) {
-                // An async host function has woken the task before it is known.
+                // An async host function wakes the task before the stack refuses.
                 let woken = step.action == Action::Yield && step.shape != Shape::Blocking;
                 self.wakers.last_mut().expect("is being polled").1 += usize::from(woken);
                 return Some(ending);
@@ -168,12 +168,13 @@ impl Call {
         self.shared.steps().get(self.step)?.shape.within()?.race
     }
 
-    /// The race of this step, if its gate was opened and is looked at first. A call in place must have ended before.
+    /// The race of this step, if its gate is open and is looked at first. A call that runs in place must have ended
+    /// before.
     fn won_race(&self) -> Option<Race> {
         self.race().filter(|_| self.opened.contains(&Which::Race) && !self.kind().calls_in_place())
     }
 
-    /// Opens one of the gates that the call waits at, if there is any.
+    /// Opens one of the gates that the call waits at, if there is one.
     pub(crate) fn open(&mut self, random: &mut Random) -> Option<Which> {
         if self.progress == Progress::NotBegun || self.shared.steps()[self.step].action != Action::Wait {
             return None;
@@ -187,21 +188,21 @@ impl Call {
         if which == Which::Step || !in_place {
             self.progress = Progress::MayGoOn;
         }
-        // What is beside a call in place is polled no more, and has the waker of its first poll.
+        // A future next to a call that runs in place is not polled again, so it has the waker of its first poll.
         let waker = if which == Which::Race && in_place { self.first_waker } else { self.wakers.len() - 1 };
         self.wakers[waker].1 += 1;
         Some(which)
     }
 
-    /// How many values are left for ever when the call within the race of this step is forgotten.
+    /// How many values are left forever when the call within the race of this step is forgotten.
     pub(crate) fn lost_guards(&self) -> usize {
         let within = self.shared.steps()[self.step].shape.within().expect("it has a race");
         let race = within.race.expect("is lost by it");
-        // Two of each host function that was called, but for that one.
+        // Two for each host function that was called, except for that one.
         2 * (within.levels - race.level)
     }
 
-    /// How many steps it has begun.
+    /// How many steps have begun.
     pub(crate) fn begun(&self, ended: bool) -> usize {
         let ending = ended && self.step < self.shared.steps().len();
         self.step + usize::from(self.progress != Progress::NotBegun || ending)
@@ -214,7 +215,7 @@ impl Call {
     }
 }
 
-/// What must be true of a call that has ended and was not forgotten.
+/// Checks what must be true of a call that has ended and was not forgotten.
 pub(crate) fn check_ended(token: i32, call: &Call, by_itself: bool) {
     assert_eq!(call.shared.guards(), 0, "values left on the stack of call {token}");
     assert_eq!(call.shared.begun(), call.begun(by_itself), "steps begun by call {token}");
@@ -225,7 +226,7 @@ pub(crate) fn check_ended(token: i32, call: &Call, by_itself: bool) {
     assert_eq!(call.shared.wrong(), None, "call {token}");
 }
 
-/// What must be true whenever nothing is running.
+/// Checks what must be true whenever nothing is running.
 pub(crate) fn check() {
     let model = model();
     for (shared, guards) in &model.forgotten {

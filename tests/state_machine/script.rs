@@ -1,10 +1,10 @@
-//! What a call does: a script, and the guest that goes through it.
+//! What a call does: a script, and the guest that runs it.
 
 use crate::calls::{Kind, Stop, sees_activations};
 use crate::random::Random;
 use std::fmt;
 
-/// One step of a call: what its host function does, and how that is made.
+/// One step of a call: what its host function does, and how it does that.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step {
     pub(crate) shape: Shape,
@@ -15,15 +15,17 @@ pub(crate) struct Step {
 pub(crate) enum Shape {
     /// An async host function.
     Async,
-    /// One that was registered as one whose future is `Send`.
+    /// An async host function that was registered as `Send`.
     Send,
-    /// A synchronous one, which waits by suspending its stack.
+    /// A synchronous host function, which waits by suspending its stack.
     Blocking,
-    /// A synchronous one that calls the guest, which calls the async one.
+    /// A synchronous host function that calls the guest, which calls the async one.
     Nested,
-    /// An async one that calls the guest synchronously, which calls the async one: it is suspended within a poll.
+    /// An async host function that calls the guest synchronously, which calls the async one. It is suspended within a
+    /// poll.
     NestedInPoll,
-    /// One that calls the guest by a future of its own, which calls one like it, and so on to the one that is `Send`.
+    /// A host function that calls the guest as a future. That guest calls another such function, and so on, down to the
+    /// one that is `Send`.
     Within(Within),
 }
 
@@ -31,24 +33,23 @@ pub(crate) enum Shape {
 pub(crate) struct Within {
     /// How many host functions wait for the guest.
     pub(crate) levels: usize,
-    /// What one of them does, if the last one waits at its gate.
+    /// What one of them does if the last one waits at its gate.
     pub(crate) race: Option<Race>,
 }
 
-/// A host function that has a gate of its own. When it sees that opened, it does not want to know any more what the guest comes
-/// to.
+/// A host function with a gate of its own. When it sees that the gate is open, it gives up on the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Race {
-    /// Which one, from the outermost.
+    /// Which one, counted from the outermost.
     pub(crate) level: usize,
-    /// What becomes of the future.
+    /// What happens to the future.
     pub(crate) stop: Stop,
     /// What it does then, on other calls.
     pub(crate) decisions: Option<u64>,
 }
 
 impl Shape {
-    /// What the guest knows it by.
+    /// The number that the guest knows it by.
     pub(crate) fn number(self) -> i32 {
         match self {
             Self::Async => 0,
@@ -67,23 +68,23 @@ impl Shape {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Action {
-    /// Goes on at once.
+    /// Continues at once.
     Go,
-    /// Waits until its gate is opened.
+    /// Waits until its gate is open.
     Wait,
     /// Lets others go first.
     Yield,
-    /// Does some operations of the machine, on other calls, from right where it is.
+    /// Does some operations of the machine on other calls, right here.
     Inside { decisions: u64 },
     /// Returns an error.
     Fail,
     /// Panics.
     Panic,
-    /// Traps, by this number.
+    /// Traps with this number.
     Trap(i32),
 }
 
-/// Traps by number, as the guest makes them.
+/// The traps that the guest makes, by number.
 pub(crate) const TRAPS: [wasmtime::Trap; 5] = [
     wasmtime::Trap::UnreachableCodeReached,
     wasmtime::Trap::MemoryOutOfBounds,
@@ -137,10 +138,10 @@ pub(crate) const GUEST: &str = r#"(module
       (br $again)))
     (i32.mul (local.get $token) (i32.const 3))))"#;
 
-/// What the guest is told when it is to go on.
+/// Tells the guest to continue.
 pub(crate) const GO: i32 = 5;
 
-/// An error of a host function, or the payload of its panic, with the token of its call.
+/// An error of a host function, or the payload of its panic. It contains the token of its call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Token(pub(crate) i32);
 
@@ -152,7 +153,7 @@ impl fmt::Display for Token {
 
 impl std::error::Error for Token {}
 
-/// A script for a call on a stack of this kind.
+/// Makes a script for a call on a stack of this kind.
 pub(crate) fn new_steps(random: &mut Random, kind: Kind) -> Vec<Step> {
     let mut actions: Vec<_> = (0..random.below(6))
         .map(|_| match random.below(10) {
@@ -174,7 +175,7 @@ pub(crate) fn new_steps(random: &mut Random, kind: Kind) -> Vec<Step> {
 
 fn new_shape(random: &mut Random, kind: Kind, action: Action) -> Shape {
     let waits = matches!(action, Action::Wait | Action::Yield);
-    // Most calls should come further than to where they are refused.
+    // Most calls should get further than the point where they are refused.
     let refused = !kind.refuses() || !waits || random.below(8) == 0;
     let shapes: &[_] = if refused {
         &[Shape::Async, Shape::Blocking, Shape::Nested, Shape::NestedInPoll, Shape::Send]

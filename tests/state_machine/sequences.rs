@@ -1,4 +1,4 @@
-//! Sequences of operations, one after another, and what must have been seen in the end.
+//! Sequences of operations, one after the other, and what they must have shown in the end.
 
 use crate::calls::{Stop, sees_activations};
 use crate::common::watchdog::watched;
@@ -15,12 +15,11 @@ use std::panic;
 use std::sync::LazyLock;
 use std::thread;
 
-/// Threads on which things happen, one at a time.
+/// The number of threads that run operations.
 const LANES: usize = 3;
 const OPERATIONS: usize = 120;
 
-/// How calls can end, and calls within that are given up; all but the first six where the stacks see
-/// activations.
+/// How calls can end, and how nested calls are given up. All but the first six need stacks that see activations.
 const ENDINGS: [&str; 13] = [
     "Returned",
     "Failed",
@@ -37,7 +36,7 @@ const ENDINGS: [&str; 13] = [
     "Lost",
 ];
 
-/// Runs so many sequences.
+/// Runs this many sequences.
 pub(crate) fn run(seed: u64, sequences: u64) {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -64,7 +63,7 @@ pub(crate) fn run(seed: u64, sequences: u64) {
         }
     }
     let model = model();
-    // Few sequences may go without.
+    // A short run may miss some.
     if sequences >= 100 {
         let possible = if sees_activations() { &ENDINGS[..] } else { &ENDINGS[..6] };
         let missing: Vec<_> = possible.iter().filter(|ending| !model.counts.contains_key(**ending)).collect();
@@ -79,7 +78,7 @@ pub(crate) fn run(seed: u64, sequences: u64) {
     #[cfg(feature = "thread-backend")]
     watched(|at| {
         at.note("machine", format_args!("waits until there are {} threads", before + model.forgotten_threads));
-        // The watchdog's own is one more.
+        // The watchdog's thread is one more.
         wait_until(|| threads().len() == before + model.forgotten_threads + 1);
     });
 }
@@ -90,7 +89,7 @@ fn one_sequence(lanes: &[Lane], random: &mut Random) -> thread::Result<()> {
         lanes[random.below(lanes.len())].go(move || operate(&mut decisions))?;
         lanes[0].go(check)?;
     }
-    // Ends what is left, each call where it can be ended.
+    // Ends the remaining calls, each where it can be ended.
     for lane in lanes {
         let mut decisions = Random(random.next());
         lane.go(move || {

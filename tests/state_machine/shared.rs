@@ -1,4 +1,4 @@
-//! What a call shares with the machine, which sees from it how far the call is and what it has left behind.
+//! What a call shares with the machine. It shows the machine how far the call is and what it has left behind.
 
 use crate::calls::Kind;
 use crate::script::Step;
@@ -13,19 +13,19 @@ pub(crate) struct Count(AtomicUsize);
 
 impl Count {
     pub(crate) fn woken(&self) -> usize {
-        // ORDERING: the machine does one thing after another, and waits for other threads to have done theirs.
+        // ORDERING: the machine does one thing after the other, and waits until other threads are done.
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl Wake for Count {
     fn wake(self: Arc<Self>) {
-        // ORDERING: as above.
+        // ORDERING: the machine does one thing after the other, and waits until other threads are done.
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Which gate of a step.
+/// A gate of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Which {
     Step,
@@ -45,11 +45,11 @@ pub(crate) struct Shared {
     token: i32,
     kind: Kind,
     steps: Vec<Step>,
-    /// Two of each step: where its last host function waits, and the one of a race.
+    /// Two gates for each step: one where its last host function waits, and one of a race.
     gates: Mutex<Vec<[Gate; 2]>>,
-    /// How many steps it has begun.
+    /// How many steps have begun.
     begun: AtomicUsize,
-    /// What lies on its stack, from the bottom.
+    /// The values on its stack, from the bottom up.
     guards: Mutex<Vec<u64>>,
     next_guard: AtomicU64,
     wrong: Mutex<Option<String>>,
@@ -85,7 +85,7 @@ impl Shared {
         self.token
     }
 
-    /// What the call runs on.
+    /// The kind of stack that the call runs on.
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
@@ -94,7 +94,7 @@ impl Shared {
         &self.steps
     }
 
-    /// A step begins. Returns how many have begun before.
+    /// Begins a step. Returns how many have begun before.
     pub(crate) fn begin(&self) -> usize {
         // ORDERING: see `Count`.
         self.begun.fetch_add(1, Ordering::Relaxed)
@@ -105,7 +105,7 @@ impl Shared {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// How many values lie on the stack of the call.
+    /// How many values are on the stack of the call.
     pub(crate) fn guards(&self) -> usize {
         self.guards.lock().expect("not held in a panic").len()
     }
@@ -119,9 +119,9 @@ impl Shared {
     }
 }
 
-/// Waits until a gate of a step is opened.
+/// Waits until a gate of a step is open.
 pub(crate) async fn gate(shared: &Shared, step: usize, which: Which) {
-    /// Forgets the waker of whoever waits no more.
+    /// Drops the waker when the wait is over.
     struct Waiting<'a>(&'a Shared, usize, Which);
     impl Drop for Waiting<'_> {
         fn drop(&mut self) {
@@ -141,11 +141,11 @@ pub(crate) async fn gate(shared: &Shared, step: usize, which: Which) {
     .await;
 }
 
-/// Something on the stack of a call, which is dropped when those above it have been.
+/// A value on the stack of a call. Those above it must be dropped first.
 pub(crate) struct Guard {
     shared: Arc<Shared>,
     number: u64,
-    /// Whether those above may be there for ever.
+    /// Whether those above it may stay forever.
     loose: bool,
 }
 
@@ -154,7 +154,7 @@ impl Guard {
         Self::with(shared, false)
     }
 
-    /// One that does not mind when what is above has been forgotten.
+    /// A value that accepts that those above it were forgotten.
     pub(crate) fn loose(shared: &Arc<Shared>) -> Self {
         Self::with(shared, true)
     }
@@ -181,6 +181,6 @@ impl Drop for Guard {
     }
 }
 
-/// The data of a store: the call that it is used for.
+/// The data of a store: the call that uses it.
 #[derive(Default, Debug)]
 pub(crate) struct World(pub(crate) Option<Arc<Shared>>);

@@ -1,12 +1,12 @@
-//! What the process has.
+//! The resources of the process.
 
 use std::{env, fs};
 
-/// Of fiber stacks, in bytes. Nothing else in this program maps as much at once.
+/// The size of fiber stacks, in bytes. Nothing else in this program maps as much at once.
 pub(crate) const FIBER_SIZE: usize = 256 << 20;
 
-/// How many fiber stacks are mapped: each has two mappings of the size. `None` under the address sanitizer, which has some of its own
-/// that come and go as it likes.
+/// How many fiber stacks are mapped. Each has two mappings of that size. `None` under the address sanitizer, which has
+/// such mappings of its own that come and go.
 pub(crate) fn fiber_mappings() -> Option<usize> {
     if env::var_os("ASAN_OPTIONS").is_some() {
         return None;
@@ -16,7 +16,7 @@ pub(crate) fn fiber_mappings() -> Option<usize> {
         let (range, _) = line.split_once(' ').expect("a line starts with a range");
         let (start, end) = range.split_once('-').expect("a range has two ends");
         let address = |text| usize::from_str_radix(text, 16).expect("is hexadecimal");
-        // Neighbours count as one mapping.
+        // The system merges neighbours into one mapping.
         (address(end) - address(start)) / FIBER_SIZE
     });
     let parts: usize = parts.sum();

@@ -1,4 +1,4 @@
-//! What surrounds a call's code on the stack's thread.
+//! The ambient state of a call's code on the stack's thread.
 
 use crate::common::futures::poll_once;
 use crate::common::watchdog::watched;
@@ -14,7 +14,7 @@ use wasmtime_async::{DEFAULT_STACK_SIZE, FuncExt, Stack, Store, ThreadStack, yie
 
 thread_local!(static TITLE: RefCell<String> = RefCell::default());
 
-/// Gives the thread its title back.
+/// Restores the thread's title when it is dropped.
 struct Entitled(String, Arc<AtomicI32>);
 
 impl Drop for Entitled {
@@ -28,7 +28,7 @@ fn title() -> String {
     TITLE.with_borrow(String::clone)
 }
 
-/// Carries the title over, and counts the threads that have it on loan.
+/// Carries the title over, and counts the threads that have it at the moment.
 fn carry_title(stack: &mut ThreadStack) -> Arc<AtomicI32> {
     let loans = Arc::new(AtomicI32::new(0));
     stack.set_ambient({
@@ -72,7 +72,7 @@ fn each_stretch_has_what_its_poller_had() {
             });
         });
         TITLE.set("four".to_owned());
-        // The last stretch is the one of the drop.
+        // The last stretch is that of the drop.
         assert!(poll_once(&mut call).is_ready());
         drop(call);
         assert_eq!(*store.data(), ["one", "two", "three", "four"]);
@@ -115,7 +115,7 @@ fn a_stack_keeps_its_hook_for_all_its_calls() {
         for _ in 0..2 {
             assert_eq!(block_on(stack.run(&mut store, |_| Ok(title()))).unwrap(), "mine");
         }
-        // Also on the thread that it gets after a call was forgotten.
+        // This also applies to the new thread after a call was forgotten.
         let mut forgotten = Store::new(&engine, ());
         let mut call = stack.run(&mut forgotten, |_| Ok(yield_now()?));
         assert!(poll_once(&mut call).is_pending());
@@ -123,15 +123,15 @@ fn a_stack_keeps_its_hook_for_all_its_calls() {
         drop(forgotten);
         at.note("poller", "next call");
         assert_eq!(block_on(stack.run(&mut store, |_| Ok(title()))).unwrap(), "mine");
-        // A new stack has none of it, whichever thread it gets.
+        // A new stack has no hook, whichever thread it gets.
         drop(stack);
         let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         assert_eq!(block_on(stack.run(&mut store, |_| Ok(title()))).unwrap(), "");
     });
 }
 
-/// A call in which `capture`, `enter` or `leave` panics goes on; its thread is given up if it was one of the latter
-/// two.
+/// A call in which `capture`, `enter` or `leave` panics continues. If one of the latter two panics, the thread is not
+/// used again.
 #[test]
 fn panics_of_the_hook_do_not_reach_the_call() {
     struct Leave(bool);
@@ -205,7 +205,7 @@ mod tokio_runtimes {
 
     fn linker(engine: &Engine) -> Result<Linker<()>> {
         let mut linker = Linker::new(engine);
-        // A timer of tokio's is what is tested; nothing counts on when it is over.
+        // This tests one of tokio's timers. Nothing depends on when it fires.
         linker.func_wrap_suspending("host", "sleep", async |ms: u32| {
             tokio::time::sleep(Duration::from_millis(ms.into())).await;
         })?;
@@ -220,7 +220,7 @@ mod tokio_runtimes {
         Ok(linker)
     }
 
-    /// Tasks of a multi-threaded runtime, moved from thread to thread, whose guests sleep, use sockets, and spawn.
+    /// Tasks of a multi-threaded runtime that move between threads. Their guests sleep, use sockets, and spawn.
     #[test]
     fn timers_sockets_and_spawn_work_in_host_functions() {
         watched(|at| {
@@ -281,7 +281,7 @@ mod tokio_runtimes {
         });
     }
 
-    /// What a dependency turns on changes nothing.
+    /// A feature that a dependency turns on changes nothing.
     #[test]
     fn no_runtime_unless_asked_for() {
         watched(|_| {
@@ -294,7 +294,7 @@ mod tokio_runtimes {
         });
     }
 
-    /// The runtime may go between two polls.
+    /// The runtime may be dropped between two polls.
     #[test]
     fn each_stretch_has_its_pollers_runtime() {
         watched(|_| {
@@ -321,7 +321,7 @@ mod tokio_runtimes {
         });
     }
 
-    /// A runtime that shuts down drops its tasks, and with them their calls.
+    /// A runtime that shuts down drops its tasks, and their calls with them.
     #[test]
     fn runtime_shut_down_with_calls_suspended() {
         watched(|at| {
@@ -353,8 +353,8 @@ mod tokio_runtimes {
         });
     }
 
-    /// tokio wants its guards dropped in order, which a guard that outlives a stretch of work is not. It says so by a
-    /// panic, where the guard is; nothing hangs, and the thread is not used for other calls.
+    /// tokio requires its guards to be dropped in order, and a guard that outlives a stretch is not. tokio panics where
+    /// the guard is. Nothing hangs, and the thread is not used for other calls.
     #[test]
     fn guard_held_while_suspended() {
         watched(|at| {

@@ -1,4 +1,4 @@
-//! Control crosses from thread to thread: who runs where, who polls, who drops.
+//! Control moves between threads: what runs where, who polls, and who drops.
 
 use crate::Gate;
 use crate::common::futures::poll_once;
@@ -17,8 +17,8 @@ use wasmtime_async::{
     DEFAULT_STACK_SIZE, Error, FuncExt, LinkerExt, Stack, Store, ThreadStack, suspend_until, yield_now,
 };
 
-/// A guest that calls its host twice from within a synchronous function of the host: `go(n)` is what the host makes of
-/// `n` and 1, added up.
+/// A guest that calls its host twice from within a synchronous host function. `go(n)` adds what the host returns for
+/// `n` and for 1.
 const GUEST: &str = r#"
     (module
         (import "host" "wait" (func $wait (param i32) (result i32)))
@@ -29,7 +29,7 @@ const GUEST: &str = r#"
         (func $deep (export "deep") (result i32) (i32.add (i32.const 1) (call $deep))))
 "#;
 
-/// What a store holds: `Send`, and not `Sync`.
+/// The data of a store: `Send`, but not `Sync`.
 #[derive(Default)]
 struct Data {
     waits: Cell<u32>,
@@ -81,7 +81,7 @@ fn all_of_a_call_runs_on_the_stacks_own_thread() {
     });
 }
 
-/// Compiles, for a store whose data is not `Sync`, for every way to call.
+/// Every way to call compiles for a store whose data is not `Sync`.
 #[test]
 fn calls_are_send() {
     fn is_send<T: Send>(value: T) -> T {
@@ -168,7 +168,8 @@ fn dropped_by_another_thread() {
     });
 }
 
-/// A call on a stack of its own for each level, each polled by a host function of the one before; the innermost waits.
+/// Makes a call on a stack of its own for each level. A host function of each level polls the next one. The innermost
+/// call waits.
 fn nest(engine: &Engine, depth: u32, gate: &Gate, at: &crate::common::watchdog::Whereabouts) -> Result<u32> {
     if depth == 0 {
         at.note("innermost", "waits");
@@ -240,7 +241,7 @@ fn dropped_within_a_host_function() {
         block_on(f.call_on(&mut stack, &mut store, &[], &mut [])).unwrap();
         assert_eq!(ended.load(Ordering::Relaxed), 1);
 
-        // And in one that is being cancelled itself.
+        // The same in a call that is being cancelled itself.
         *store.data_mut() = Some(suspended(&gate, &ended));
         let f = Func::wrap_suspending(&mut store, async |mut caller: Caller<'_, Option<Box<dyn Send>>>| {
             let _dropped_when_cancelled = caller.data_mut().take();
@@ -287,7 +288,7 @@ fn panics_cross_to_the_poller() {
             let payload = catch_unwind(AssertUnwindSafe(|| block_on(call))).unwrap_err();
             assert_eq!(payload.downcast_ref(), Some(&"payload"));
         }
-        // The thread has survived it.
+        // The thread has survived this.
         assert_eq!(block_on(stack.run(&mut store, |_| Ok(thread::current().id()))).unwrap(), id);
     });
 }
@@ -301,7 +302,7 @@ fn dropped_while_the_poller_panics() {
             let mut call = stack.run(&mut store, |mut store| -> Result<()> {
                 let cancelled = matches!(yield_now(), Err(Error::Cancelled));
                 *store.data_mut() = if cancelled { 1 } else { 2 };
-                // The poller's panic goes on, not this one.
+                // The poller's panic propagates, not this one.
                 resume_unwind(Box::new("of the worker"));
             });
             assert!(poll_once(&mut call).is_pending());
@@ -314,13 +315,13 @@ fn dropped_while_the_poller_panics() {
     });
 }
 
-/// Waits until a thread of this process sleeps, where the system tells.
+/// Waits until a thread of this process sleeps, on systems that tell.
 fn wait_until_asleep(id: Option<&str>) {
     wait_until(|| !threads().iter().any(|thread| Some(&*thread.id) == id && thread.state != 'S'));
 }
 
-/// An executor may sleep in `thread::park`, whose wake-ups are one token a thread. Waiting for the worker must leave
-/// it.
+/// An executor may sleep in `thread::park`, which has one token per thread. Waiting for the worker must not take that
+/// token.
 #[test]
 fn wake_ups_of_the_pollers_thread_are_not_swallowed() {
     struct Unpark(thread::Thread);
@@ -343,7 +344,7 @@ fn wake_ups_of_the_pollers_thread_are_not_swallowed() {
                     if polls == 3 {
                         return Poll::Ready(());
                     }
-                    // It sleeps when it is woken, and then again.
+                    // The poller sleeps when it is woken, and then again.
                     wait_until_asleep(poller.as_deref());
                     cx.waker().wake_by_ref();
                     wait_until_asleep(poller.as_deref());
@@ -359,7 +360,7 @@ fn wake_ups_of_the_pollers_thread_are_not_swallowed() {
     });
 }
 
-/// The other backend's stacks on this one's thread, and the other way round.
+/// Fiber stacks on this stack's thread, and the other way round.
 #[cfg(fiber_stack)]
 mod with_fibers {
     use super::*;
@@ -370,7 +371,7 @@ mod with_fibers {
     fn thread_stack_polled_on_a_fiber() {
         watched(|at| {
             let gate = Gate::default();
-            // SAFETY: what is suspended has nothing of its thread.
+            // SAFETY: the suspended code keeps nothing in its thread.
             #[expect(unsafe_code, reason = "a closure waits")]
             let mut outer = unsafe { FiberStack::unchecked(DEFAULT_STACK_SIZE) }.unwrap();
             let mut store = Store::new(&Engine::default(), ());

@@ -1,4 +1,4 @@
-//! What the thread of a stack has from the thread that made the stack, and how much of its stack is there for calls.
+//! What a stack's thread inherits from the thread that made the stack, and how much of its stack is left for calls.
 
 use crate::common::watchdog::watched;
 use futures::executor::block_on;
@@ -9,11 +9,11 @@ use std::process::Command;
 use wasmtime::{Config, Engine, Func, Instance, Module, Store as Wasmtime, Trap};
 use wasmtime_async::{AsyncFunc, FuncExt, Stack, Store, ThreadStack};
 
-/// More than any stack here has to spare. glibc puts it on the stack of each thread of this program.
+/// More than any stack here can spare. glibc puts it on the stack of each thread of this program.
 const STATIC_BYTES: usize = 200 << 10;
 thread_local!(static STATIC: [Cell<u8>; STATIC_BYTES] = const { [const { Cell::new(1) }; STATIC_BYTES] });
 
-/// A guest that recurses without end is stopped, whatever is on the stack of its thread besides.
+/// A guest that recurses without end is stopped, whatever else is on the stack of its thread.
 #[test]
 fn static_thread_locals_come_on_top_of_the_size() {
     const RECURSE: &str = r#"(module (func $f (export "f") (param i32) (result i32)
@@ -39,10 +39,10 @@ fn static_thread_locals_come_on_top_of_the_size() {
     });
 }
 
-/// As many bytes as were asked for can be used by host code.
+/// Host code can use as many bytes as were asked for.
 #[test]
 fn host_functions_may_use_the_rest() {
-    /// Uses so many KiB of the stack.
+    /// Uses this many KiB of the stack.
     #[inline(never)]
     fn descend(kib: usize) -> usize {
         let block = black_box([1_u8; 1024]);
@@ -51,13 +51,13 @@ fn host_functions_may_use_the_rest() {
     watched(|_| {
         let mut stack = ThreadStack::new(1 << 20).unwrap();
         let mut store = Store::new(&Engine::default(), ());
-        // Frames are a little larger than their blocks, much larger without optimisation.
+        // Frames are a little larger than their blocks, and much larger without optimisation.
         let kib = if cfg!(debug_assertions) { 300 } else { 800 };
         assert_eq!(block_on(stack.run(&mut store, move |_| Ok(descend(kib)))).unwrap(), kib);
     });
 }
 
-/// A thread that another thread's stack had is not used again: this one has the processors that its maker has.
+/// A new stack does not use a thread of another thread's stack. It has the same processors as the thread that made it.
 #[test]
 #[cfg(target_os = "linux")]
 fn processors_are_those_of_the_thread_that_makes_the_stack() {
@@ -84,7 +84,7 @@ fn processors_are_those_of_the_thread_that_makes_the_stack() {
 
 const PRINTS: &str = "TEST_PRINTS";
 
-/// std captures what a test prints by a variable that threads inherit.
+/// std captures the output of a test with a variable that threads inherit.
 #[test]
 fn output_belongs_to_the_test_that_prints() {
     let mut command = Command::new(env::current_exe().unwrap());
@@ -95,7 +95,7 @@ fn output_belongs_to_the_test_that_prints() {
     }
 }
 
-/// What is run by the test above.
+/// The test above runs this.
 mod printing {
     use super::*;
 

@@ -1,7 +1,7 @@
-//! How many threads there are, and what happens when there are no more.
+//! How many threads there are, and what happens when the system provides no more.
 #![cfg_attr(
     not(target_os = "linux"),
-    expect(unused_imports, dead_code, reason = "what most tests look at is not to be seen elsewhere")
+    expect(unused_imports, dead_code, reason = "most tests look at what cannot be seen on other systems")
 )]
 
 use crate::Gate;
@@ -87,12 +87,12 @@ fn a_cache_gives_threads_to_the_next_stack_of_their_size() {
     });
 }
 
-/// The threads of stacks in this process. One that has just been started has no name yet, one that was used has.
+/// The threads of stacks in this process. A thread that was just started has no name yet. One that was used has a name.
 fn workers() -> usize {
     threads().iter().filter(|thread| thread.name == "wasm-stack").count()
 }
 
-/// Waits until the number of workers has come down to `number`; the watchdog ends it if it never does.
+/// Waits until the number of workers has fallen to `number`. If that never happens, the watchdog ends the test.
 fn wait_for_workers(number: usize) {
     wait_until(|| workers() <= number);
 }
@@ -148,7 +148,7 @@ fn a_thousand_suspended_at_once() {
             assert!(poll_once(call).is_pending());
         }
         assert_eq!(workers(), count);
-        // A third is dropped while suspended, in the midst of the others; the rest go on in random order.
+        // A third of the calls is dropped while suspended, between the others. The rest resume in random order.
         let mut resumed = 0;
         let mut ended = 0;
         while !calls.is_empty() {
@@ -183,7 +183,8 @@ fn a_thousand_suspended_at_once() {
     });
 }
 
-/// A cache keeps as many threads as it was told, for as long as it was told, also when nobody else has it any more.
+/// A cache keeps as many threads as it was told, for as long as it was told, even if nothing else refers to it any
+/// more.
 #[test]
 #[cfg(target_os = "linux")]
 fn cached_threads_end_by_themselves() {
@@ -239,7 +240,7 @@ fn idle_threads_sleep() {
             thread_of(stack);
         }
         drop(idle.split_off(2));
-        // Two of each kind: on an idle stack, in the cache; and four whose call is suspended.
+        // Two on idle stacks, two in the cache, and four whose call is suspended.
         let all_asleep = || {
             let threads = threads();
             let workers = threads.iter().filter(|thread| thread.name == "wasm-stack");
@@ -290,7 +291,7 @@ fn a_forgotten_call_keeps_its_thread() {
     });
 }
 
-/// Leaves calls in every state, and the process.
+/// Exits the process with calls in every state.
 #[test]
 fn process_exits_with_calls_suspended() {
     if !child::alone() {
@@ -308,8 +309,7 @@ fn process_exits_with_calls_suspended() {
             assert!(poll_once(&mut call).is_pending());
             std::mem::forget(call);
         }
-        // And an idle stack, a worker in a cache, and a call that is in the midst of its work, polled by another
-        // thread.
+        // And an idle stack, a worker in a cache, and a call that another thread polls and that is running.
         std::mem::forget(ThreadStack::new(DEFAULT_STACK_SIZE).unwrap());
         drop(ThreadCache::new(1, Duration::MAX).stack(DEFAULT_STACK_SIZE).unwrap());
         let busy = Gate::default();
@@ -331,7 +331,7 @@ fn process_exits_with_calls_suspended() {
     });
 }
 
-/// A host function may end the process, from its stack's thread.
+/// A host function may end the process from its stack's thread.
 #[test]
 fn process_exits_from_a_stack() {
     if !child::is_child() {

@@ -1,11 +1,11 @@
-//! What is particular to `ThreadStack`: threads, their number, their hand-over, and the many ways to hang.
+//! What only concerns `ThreadStack`: threads, their number, the handoff, and the many ways to hang.
 //!
-//! What it has in common with the other backend is tested in `tests/behaviour`.
+//! `tests/behaviour` tests what it has in common with the other backend.
 //!
 //! Two environment variables set how long it takes:
 //!
-//! - `THREAD_CALLS`: how many calls are suspended at once in the test that is about many (1000 unless set);
-//! - `MATRIX_SEED`: where its random numbers start.
+//! - `THREAD_CALLS`: how many calls are suspended at the same time in the test with many calls (1000 by default);
+//! - `MATRIX_SEED`: the seed of its random numbers.
 #![cfg(all(feature = "thread-backend", not(feature = "loom")))]
 
 mod ambient;
@@ -20,7 +20,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
-/// Opens once, for all who wait.
+/// Opens once, for everyone who waits.
 #[derive(Clone, Default)]
 struct Gate(Arc<Mutex<(bool, VecDeque<Waker>)>>);
 

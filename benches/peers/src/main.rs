@@ -1,7 +1,7 @@
-//! This crate, wasmtime's own async and Wasmer's async, with the same guest, in one run: a host function that is ready at
+//! This crate, wasmtime's own async and Wasmer's async with the same guest in one run: a host function that is ready at
 //! once, one that is pending once, and a request (new store, new instance, one call that suspends once).
 //!
-//! Prints a line a case: `case=<name> backend=<fiber|fiber-direct> ours_ns=<x> native_ns=<y> wasmer_ns=<z>
+//! Prints one line per case: `case=<name> backend=<fiber|fiber-direct> ours_ns=<x> native_ns=<y> wasmer_ns=<z>
 //! ratio=<ours/wasmer>`. Times are first deciles of many blocks, measured in turn.
 
 #[path = "../../sides/mod.rs"]
@@ -13,13 +13,13 @@ use sides::{Fiber, Host, Linked, Memory, Native, Side, fiber_name, on_demand};
 use std::time::{Duration, Instant};
 use wasmer_side::WasmerGuest;
 
-/// How often the guest calls the host function in a call.
+/// How many times the guest calls the host function in a call.
 const CALLS: i32 = 1_000;
 
 /// How many times each side has its turn.
 const ROUNDS: u32 = 5;
 
-/// How long a turn is, and how long a block within it at least.
+/// How long a turn is, and how long a block within it is at least.
 const TURN: Duration = Duration::from_millis(300);
 const BLOCK: Duration = Duration::from_micros(300);
 
@@ -54,14 +54,14 @@ fn report(case: &str, per_iteration: f64, mut sides: [&mut dyn FnMut(); 3]) {
     );
 }
 
-/// One turn: nanoseconds per iteration, of many blocks.
+/// One turn. Returns nanoseconds per iteration, for many blocks.
 fn measure(iteration: &mut dyn FnMut(), samples: &mut Vec<f64>) {
     let turn = Instant::now();
     while turn.elapsed() < TURN {
         let start = Instant::now();
         let mut iterations = 0;
         while start.elapsed() < BLOCK {
-            // Enough at once for the clock not to matter.
+            // Enough iterations that reading the clock does not matter.
             for _ in 0..8 {
                 iteration();
             }
@@ -71,7 +71,7 @@ fn measure(iteration: &mut dyn FnMut(), samples: &mut Vec<f64>) {
     }
 }
 
-/// A loop of calls of a host function that is pending so many times.
+/// A loop of calls of a host function that is pending this many times.
 fn host_calls<S: Side>(pending: u32) -> impl FnMut() {
     let linked = Linked::<S>::new(&on_demand(), Host::Typed(pending), Memory::No).unwrap();
     let mut live = linked.live().unwrap();

@@ -24,7 +24,7 @@ impl WasmerGuest {
         Self { engine, module }
     }
 
-    /// With a host function that is pending so many times.
+    /// With a host function that is pending this many times.
     pub(crate) fn live(&self, pending: u32) -> WasmerLive {
         let mut store = Store::new(self.engine.clone());
         let call = Function::new_typed_async(&mut store, move |n: i32| async move {
@@ -37,7 +37,7 @@ impl WasmerGuest {
         WasmerLive { store: store.into_async(), func }
     }
 
-    /// A new store, a new instance and one call, in which the host function is called once and pending so many times.
+    /// A new store, a new instance and one call. It calls the host function once, which is pending this many times.
     pub(crate) async fn request(&self, pending: u32) -> i32 {
         self.live(pending).call(1).await
     }

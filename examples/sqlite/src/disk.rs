@@ -1,5 +1,5 @@
-//! The files of one guest: a directory of this machine, and what is open in it. Nothing here waits for anything but the
-//! disk; `host.rs` makes it async.
+//! The files of one guest: a directory of this machine, and the open files in it. This code waits for nothing but the
+//! disk. `host.rs` makes it async.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 
 pub struct Disk {
     dir: PathBuf,
-    /// A handle is an index.
+    /// A handle is an index into this.
     files: Vec<Option<OpenFile>>,
 }
 
 struct OpenFile {
     file: File,
     is_journal: bool,
-    /// Whether the file's name may not have reached the disk yet.
+    /// Whether the file's name may be missing on the disk.
     is_new: Cell<bool>,
 }
 
@@ -25,7 +25,7 @@ impl Disk {
         Self { dir: dir.into(), files: Vec::new() }
     }
 
-    /// Gives the handle.
+    /// Returns the handle.
     pub fn open(&mut self, name: &[u8], create: bool) -> Result<u32> {
         let path = self.path(name)?;
         let is_new = Cell::new(!path.exists());
@@ -45,7 +45,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Gives how much there was to read.
+    /// Returns how many bytes were read.
     pub fn read(&self, handle: u32, to: &mut [u8], offset: u64) -> Result<usize> {
         let file = &self.file(handle)?.file;
         let mut done = 0;
@@ -90,17 +90,17 @@ impl Disk {
         self.path(name)?.try_exists()
     }
 
-    /// Whether a handle is that of a database, and not of its journal.
+    /// Whether a handle refers to a database, and not to its journal.
     pub fn is_database(&self, handle: u32) -> bool {
         self.file(handle).is_ok_and(|open| !open.is_journal)
     }
 
-    /// Makes sure that files made or deleted stay so.
+    /// Makes sure that created and deleted files stay that way.
     fn sync_names(&self) -> Result<()> {
         File::open(&self.dir)?.sync_all()
     }
 
-    /// The path of a file that the guest names. It sees this one directory and nothing else.
+    /// The path of a file that the guest names. The guest sees nothing but this one directory.
     fn path(&self, name: &[u8]) -> Result<PathBuf> {
         match str::from_utf8(name) {
             Ok(name) if Path::new(name).file_name() == Some(name.as_ref()) => Ok(self.dir.join(name)),

@@ -18,7 +18,7 @@ const BLOB: i32 = 4;
 /// An address in the guest's memory.
 type Pointer = u32;
 
-/// An open database, with an instance of SQLite, and a stack for it to run on, of its own.
+/// An open database. It has an instance of SQLite of its own, and a stack of its own.
 pub struct Database {
     stack: DefaultStack,
     store: Store<Host>,
@@ -29,13 +29,13 @@ pub struct Database {
 
 /// The guest's functions.
 struct Sqlite {
-    // These may read or write files: they run on the stack, where they can be suspended.
+    // These may read or write files. They run on the stack, where they can be suspended.
     open: AsyncFunc<(Pointer, Pointer), i32>,
     close: AsyncFunc<Pointer, i32>,
     prepare: AsyncFunc<(Pointer, Pointer, i32, Pointer, Pointer), i32>,
     step: AsyncFunc<Pointer, i32>,
     finalize: AsyncFunc<Pointer, i32>,
-    // These do not: they can be called right here.
+    // These do neither, so they can be called directly.
     errmsg: TypedFunc<Pointer, Pointer>,
     column_count: TypedFunc<Pointer, i32>,
     column_type: TypedFunc<(Pointer, i32), i32>,
@@ -48,7 +48,7 @@ struct Sqlite {
 }
 
 impl Database {
-    /// Makes an instance of SQLite and opens a file with it.
+    /// Makes an instance of SQLite, and opens a file with it.
     pub async fn open(module: &Module, linker: &Linker<Host>, host: Host, name: &str) -> Result<Self> {
         let mut stack = DefaultStack::new(DEFAULT_STACK_SIZE)?;
         let mut store = Store::new(module.engine(), host);
@@ -69,7 +69,7 @@ impl Database {
         Ok(this)
     }
 
-    /// Runs a script and gives the rows of all its queries.
+    /// Runs a script, and returns the rows of all its queries.
     pub async fn run(&mut self, script: &str) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
         let text = self.new_text(script)?;
@@ -80,7 +80,7 @@ impl Database {
             let status = self.sqlite.prepare.call(&mut self.stack, &mut self.store, parameters).await?;
             self.check(status)?;
             rest = self.pointer_at(place + 4)?;
-            // Nothing but space and comments has no statement.
+            // Text of only spaces and comments contains no statement.
             match self.pointer_at(place)? {
                 0 => {}
                 statement => self.run_statement(statement, &mut rows).await?,
@@ -130,7 +130,7 @@ impl Database {
         })
     }
 
-    /// Makes an error of a status other than `OK`, with what SQLite says about it.
+    /// Turns a status other than `OK` into an error, with SQLite's message.
     fn check(&mut self, status: i32) -> Result<()> {
         if status == OK {
             return Ok(());
@@ -140,7 +140,7 @@ impl Database {
         bail!("SQLite in the guest: {} ({status})", String::from_utf8_lossy(message))
     }
 
-    /// The guest's memory from an address on.
+    /// The guest's memory, starting at an address.
     fn bytes(&self, start: usize) -> &[u8] {
         self.memory.data(&self.store).get(start..).unwrap_or_default()
     }
@@ -150,7 +150,7 @@ impl Database {
         Ok(Pointer::from_le_bytes(*bytes))
     }
 
-    /// A C string in the guest's memory.
+    /// Reads a C string from the guest's memory.
     fn new_text(&mut self, text: &str) -> Result<Pointer> {
         let place = self.allocate(u32::try_from(text.len() + 1)?)?;
         self.memory.write(&mut self.store, place as usize, &[text.as_bytes(), &[0]].concat())?;

@@ -1,8 +1,8 @@
-//! What the guest imports: its file operations, as async host functions.
+//! The guest's imports: its file operations, as async host functions.
 //!
-//! In each of them the other databases have their turn: its future is pending, the guest's stack is set aside, and the
-//! thread goes on with another guest. The operation itself is one of std's, on this very thread, where `tokio::fs`
-//! would bring in a pool of threads.
+//! In each of them, the other databases get a turn: its future is pending, the guest's stack is suspended, and the
+//! thread runs another guest. The operation itself is one of std's, and runs on this thread, because `tokio::fs` would
+//! need a pool of threads.
 
 use crate::disk::Disk;
 use crate::stats::Stats;
@@ -25,11 +25,11 @@ pub struct Host {
     pub outage: Option<Rc<Outage>>,
 }
 
-/// A power failure to come: one of the writes to the database is never finished.
+/// A future power failure: one of the writes to the database never finishes.
 pub struct Outage {
-    /// How many are finished before.
+    /// How many writes finish first.
     pub writes_left: Cell<u32>,
-    /// Told when the power fails.
+    /// Is notified when the power fails.
     pub begun: Notify,
 }
 
@@ -68,8 +68,8 @@ async fn read(mut caller: Caller<'_, Host>, handle: u32, to: u32, len: u32, offs
     Ok(answer(host.disk.read(handle, part(memory, to, len)?, offset)))
 }
 
-/// Writes in two halves, with other guests' turn between them: a call that is dropped then leaves a torn page, as a
-/// power failure would.
+/// Writes in two halves, and lets other guests run in between. So a dropped call leaves a torn page, as a power failure
+/// would.
 async fn write(mut caller: Caller<'_, Host>, handle: u32, from: u32, len: u32, offset: u64) -> Result<i32> {
     let half = len / 2;
     let (memory, host) = split(&mut caller)?;
@@ -122,12 +122,12 @@ fn now() -> Result<i64> {
 }
 
 impl Host {
-    /// Lets the other databases have their turn.
+    /// Lets the other databases run.
     async fn turn(&self) {
         self.stats.count(yield_now()).await;
     }
 
-    /// The time that passes within a write. If the power fails, it does not end.
+    /// The time that passes during a write. If the power fails, it never ends.
     async fn turn_within_write(&self, handle: u32) {
         if let Some(outage) = &self.outage
             && self.disk.is_database(handle)
@@ -148,13 +148,13 @@ fn split<'a>(caller: &'a mut Caller<'_, Host>) -> Result<(&'a mut [u8], &'a mut 
     Ok(memory.data_and_store_mut(caller))
 }
 
-/// The part of memory that the guest points to.
+/// The part of memory that the guest refers to.
 fn part(memory: &mut [u8], at: u32, len: u32) -> Result<&mut [u8]> {
     let rest = memory.get_mut(at as usize..).unwrap_or_default();
     rest.get_mut(..len as usize).context("the guest points outside its memory")
 }
 
-/// What the guest is told: a result, or -1.
+/// The value for the guest: a result, or -1.
 fn answer<T: TryInto<R>, R: From<i8>>(result: io::Result<T>) -> R {
     let result = result.and_then(|value| value.try_into().map_err(|_| io::Error::other("too large a number")));
     result.unwrap_or_else(|error| {

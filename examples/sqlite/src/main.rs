@@ -1,23 +1,24 @@
-//! SQLite itself, unmodified, as wasm: many databases at once on one thread, their files served by async Rust.
+//! Unmodified SQLite as wasm: many databases at the same time on one thread. Async Rust serves their files.
 //!
 //! ```text
 //! cargo run --release -p sqlite-example -- --databases 50
 //! ```
 //!
-//! SQLite is C that knows nothing of async: it calls "read this page" and expects the page when the call returns. Here
-//! that call is an async host function. While it waits, the guest's stack is suspended, and the thread goes on with
-//! another database. (`build.rs` compiles SQLite and says what that takes.)
+//! SQLite is C code that knows nothing about async. It calls "read this page" and expects the page when the call
+//! returns. Here that call is an async host function. While it waits, the guest's stack is suspended, and the thread
+//! runs another database. (`build.rs` compiles SQLite, and says what that needs.)
 //!
-//! - `guest/vfs.c`: SQLite's door to its files, each operation an import
-//! - `host.rs`: those imports as async host functions, over the files in `disk.rs`
-//! - `guest.rs`: a database as async Rust sees it
-//! - `native.rs`: the same with SQLite as it is compiled for this machine, to compare with
+//! - `guest/vfs.c`: SQLite's interface to its files. Each operation is an import.
+//! - `host.rs`: these imports as async host functions, based on the files in `disk.rs`
+//! - `guest.rs`: a database from the point of view of async Rust
+//! - `native.rs`: the same with SQLite compiled for this machine, for comparison
 //!
-//! First every database goes through `script.sql`: the rows of its queries and what is in the file afterwards must be
-//! the same as natively. Then each is in the middle of a large transaction, `crash.sql`, when a page is half written
-//! and the call is dropped, as in a power failure: native SQLite must find the file as it was before the transaction.
+//! First, every database runs `script.sql`. The rows of its queries and the contents of the file afterwards must be the
+//! same as with native SQLite. Then each database runs a large transaction, `crash.sql`. In the middle of it, a page is
+//! half written and the call is dropped, as in a power failure. Native SQLite must find the file as it was before the
+//! transaction.
 //!
-//! The files are in a directory below `TMPDIR`. Most of the time is spent in waiting for that disk: it is made to sync.
+//! The files are in a directory below `TMPDIR`. Most of the time is spent waiting for that disk to sync.
 
 mod disk;
 mod guest;
@@ -80,7 +81,7 @@ fn databases_asked_for() -> Option<usize> {
     }
 }
 
-/// Does all of it, and tells whether all was well.
+/// Runs everything, and returns whether all was well.
 fn show(databases: usize, dir: &Path) -> Result<bool> {
     let started = Instant::now();
     let engine = Engine::default();
@@ -160,10 +161,10 @@ async fn run_script(world: Rc<World>, index: usize) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Begins a transaction, and drops the call, as `select!` does with what it no longer waits for, while it is suspended
-/// in one of its writes.
+/// Begins a transaction, and drops the call while it is suspended in one of its writes, as `select!` drops the futures
+/// that it no longer needs.
 async fn lose_power(world: Rc<World>, index: usize) -> Result<()> {
-    // The transaction takes some 410 writes: a point somewhere within, another for each database.
+    // The transaction takes about 410 writes. The failure is somewhere within, at another point for each database.
     let writes_left = Cell::new(u32::try_from(index * 37 % 400)?);
     let outage = Rc::new(Outage { writes_left, begun: Notify::new() });
     let mut database = world.open(index, Some(outage.clone())).await?;
@@ -174,7 +175,7 @@ async fn lose_power(world: Rc<World>, index: usize) -> Result<()> {
     }
 }
 
-/// Runs futures that need not be `Send` at once, on this thread.
+/// Runs futures that need not be `Send` at the same time, on this thread.
 fn at_once<F: Future<Output: 'static> + 'static>(futures: impl Iterator<Item = F>) -> Result<Vec<F::Output>> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     LocalSet::new().block_on(&runtime, async {
@@ -187,11 +188,11 @@ fn at_once<F: Future<Output: 'static> + 'static>(futures: impl Iterator<Item = F
     })
 }
 
-/// Lets native SQLite open a file whose transaction was cut short, and sees whether it finds what was committed.
+/// Opens a file whose transaction was cut short with native SQLite, and checks that it contains what was committed.
 fn is_recovered(file: &Path, committed: &[Row]) -> Result<bool> {
     let journal = file.with_extension("db-journal");
     let interrupted = journal.metadata().is_ok_and(|journal| journal.len() > 0);
-    // Without its journal the file must not be in order, or there was nothing to recover.
+    // Without its journal, the file must be broken. Otherwise there was nothing to recover.
     let alone = file.with_extension("alone.db");
     fs::copy(file, &alone)?;
     let damaged = native::content(&alone).ok().as_deref() != Some(committed);
@@ -205,7 +206,7 @@ fn is_recovered(file: &Path, committed: &[Row]) -> Result<bool> {
         & check(&name, "has no journal after recovery", !journal.try_exists()?))
 }
 
-/// Reports what should hold and does not.
+/// Reports conditions that should hold and do not.
 fn check(subject: impl Display, what: &str, holds: bool) -> bool {
     if !holds {
         eprintln!("FAILED: {subject} {what}");

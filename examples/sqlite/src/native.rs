@@ -1,4 +1,4 @@
-//! SQLite on this machine, from the same source: what the guests are compared with.
+//! SQLite on this machine, built from the same source. The guests are compared with it.
 
 use crate::{Row, Value};
 use rusqlite::fallible_iterator::FallibleIterator as _;
@@ -6,7 +6,7 @@ use rusqlite::{Batch, Connection};
 use std::path::Path;
 use wasmtime::Result;
 
-/// Runs a script and gives the rows of all its queries.
+/// Runs a script, and returns the rows of all its queries.
 pub fn run(file: &Path, script: &str) -> Result<Vec<Row>> {
     let db = Connection::open(file)?;
     let mut rows = Vec::new();
@@ -21,7 +21,7 @@ pub fn run(file: &Path, script: &str) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Whether SQLite finds a file to be in order.
+/// Whether SQLite finds that a file is intact.
 pub fn is_intact(file: &Path) -> bool {
     run(file, "PRAGMA integrity_check").is_ok_and(|rows| rows == [[Value::Text("ok".into())]])
 }

@@ -1,5 +1,5 @@
-//! Counters that all databases share. They are plain cells behind an `Rc`: everything runs on one thread, and neither a
-//! store's data nor the future of a host function has to be `Send`.
+//! Counters that all databases share. They are plain cells behind an `Rc`, because everything runs on one thread, and
+//! neither a store's data nor a host function's future must be `Send`.
 
 use std::cell::Cell;
 use std::fs;
@@ -10,9 +10,9 @@ use wasmtime::error::Context as _;
 
 #[derive(Default)]
 pub struct Stats {
-    /// SQL statements that a guest ran to their end.
+    /// The number of SQL statements that guests ran to their end.
     pub statements: Cell<u64>,
-    /// How often the future of a host function was pending: each time, a guest was suspended.
+    /// How often the future of a host function was pending. Each time, a guest was suspended.
     pub suspensions: Cell<u64>,
     /// The largest number of guests that were suspended at the same moment.
     pub most_suspended: Cell<usize>,
@@ -37,7 +37,7 @@ impl Stats {
         .await
     }
 
-    /// Looks how many threads this process has.
+    /// Checks how many threads this process has.
     pub fn look_at_threads(&self) -> Result<()> {
         let status = fs::read_to_string("/proc/self/status").context("counting threads takes Linux's /proc")?;
         let threads = status.lines().find_map(|line| line.strip_prefix("Threads:")).context("no line `Threads:`")?;
@@ -46,7 +46,7 @@ impl Stats {
     }
 }
 
-/// A guest that is suspended, from when its future was first pending until it is ready or dropped.
+/// A suspended guest. It exists from the moment when its future is first pending until that future is ready or dropped.
 struct Suspended<'a>(&'a Stats);
 
 impl<'a> Suspended<'a> {

@@ -1,4 +1,4 @@
-//! wasmtime's module `component`, with those types anew that add async host functions and make calls.
+//! wasmtime's module `component`, with replacements for those types that add async host functions or make calls.
 #![expect(unsafe_code, reason = "has an unsafe function of wasmtime's that generated code calls")]
 
 use super::job::Ours;
@@ -17,7 +17,7 @@ use wasmtime::{AsContext, Engine, StoreContextMut};
 
 pub use wasmtime::component::*;
 
-/// A type of this module that wraps wasmtime's.
+/// A type of this module that wraps one of wasmtime's.
 macro_rules! wraps {
     ([$($generics:tt)*] $Name:ident $([$($args:tt)*])?) => {
         impl<$($generics)*> Deref for $Name $(<$($args)*>)? {
@@ -42,8 +42,8 @@ macro_rules! wraps {
     };
 }
 
-/// A [`wasmtime::component::Linker`] to which generated code adds async host functions for stacks. It dereferences to wasmtime's,
-/// so that synchronous functions can be added, too.
+/// A [`wasmtime::component::Linker`] to which generated code adds async host functions for stacks. It dereferences to
+/// wasmtime's linker, so you can add synchronous functions, too.
 pub struct Linker<T: 'static>(plain::Linker<T>);
 
 wraps!([T: 'static] Linker [T]);
@@ -59,7 +59,7 @@ impl<T: 'static> Linker<T> {
         self.0
     }
 
-    /// The names at the top.
+    /// The names at the top level.
     pub fn root(&mut self) -> LinkerInstance<'_, T> {
         LinkerInstance(self.0.root())
     }
@@ -68,7 +68,7 @@ impl<T: 'static> Linker<T> {
     ///
     /// # Errors
     ///
-    /// If the name is taken by something else.
+    /// If something else already has the name.
     pub fn instance(&mut self, name: &str) -> Result<LinkerInstance<'_, T>> {
         Ok(LinkerInstance(self.0.instance(name)?))
     }
@@ -140,11 +140,11 @@ impl<T: 'static> LinkerInstance<'_, T> {
         self.0.resource_suspending_boxed(name, ty, destructor)
     }
 
-    /// The names within an instance within this one.
+    /// The names within an instance that is nested in this one.
     ///
     /// # Errors
     ///
-    /// If the name is taken by something else.
+    /// If something else already has the name.
     pub fn instance(&mut self, name: &str) -> Result<LinkerInstance<'_, T>> {
         Ok(LinkerInstance(self.0.instance(name)?))
     }
@@ -171,8 +171,8 @@ impl<T: 'static> InstancePre<T> {
         Ok(Instance(self.0.instantiate(store.as_context_mut().plain())?))
     }
 
-    /// Instantiates the component on the stack of an [`OnStack`](super::OnStack), or within the host function whose context `store`
-    /// is.
+    /// Instantiates the component on the stack of an [`OnStack`](super::OnStack). If `store` is the context of a host
+    /// function's store, instantiates it within that host function.
     ///
     /// # Errors
     ///
@@ -195,7 +195,7 @@ pub struct Instance(plain::Instance);
 wraps!([] Instance);
 
 impl Instance {
-    /// What the instance was made of.
+    /// Returns the `InstancePre` that this instance was made from.
     pub fn instance_pre<T>(&self, store: impl AsContext<Data = T>) -> InstancePre<T> {
         InstancePre(self.0.instance_pre(store))
     }
@@ -251,7 +251,8 @@ where
         self.0.call(store.as_context_mut().plain(), params)
     }
 
-    /// Calls the function on the stack of an [`OnStack`](super::OnStack), or within the host function whose context `store` is.
+    /// Calls the function on the stack of an [`OnStack`](super::OnStack). If `store` is the context of a host
+    /// function's store, calls it within that host function.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! wasmtime under another name, for code that `bindgen!` generates: with a component linker whose `func_wrap_async` suspends a
-//! stack of this crate, and with exports that are called on one.
+//! wasmtime under another name, for code that `bindgen!` generates. Its component linker has a `func_wrap_async` that
+//! suspends a stack of this crate, and generated exports are called on such a stack.
 //!
 //! Name this module as `wasmtime_crate`, and make imports and exports async:
 //!
@@ -64,11 +64,11 @@
 //! # }
 //! ```
 //!
-//! What is generated with `async` needs data that is `Send`, as with wasmtime's own, and works on every stack. An export that is
-//! called in an async host function, with its store's context, is a nested call: see [`CallWithin`]. Functions of the type
-//! `async func` need wasmtime's own async.
+//! Code that is generated with `async` needs data that is `Send`, as with wasmtime itself, and works on every stack. If
+//! an async host function calls an export with its store's context, that is a nested call: see [`CallWithin`].
+//! Functions of the type `async func` need wasmtime's own async.
 //!
-//! The module has what code from `bindgen!` of wasmtime 48 uses.
+//! The module contains what code from `bindgen!` of wasmtime 48 uses.
 
 pub mod component;
 
@@ -88,7 +88,7 @@ pub struct OnStack<'a, S, T: 'static> {
 }
 
 impl<'a, S: Stack + Carries<T>, T: 'static> OnStack<'a, S, T> {
-    /// Calls in `store`, on `stack`.
+    /// Makes calls in `store`, on `stack`.
     #[must_use]
     pub fn new(stack: &'a mut S, store: &'a mut Store<T>) -> Self {
         Self { stack, store }
@@ -109,13 +109,14 @@ impl<S, T: 'static> AsContext for OnStack<'_, S, T> {
     }
 }
 
-/// What generated code takes as a store. To call exports that is an [`OnStack`], or, within an async host function, its store's
-/// context, for a nested call ([`CallWithin`]). To look up exports it is any of wasmtime's contexts.
+/// What generated code takes as a store. To call exports, this is an [`OnStack`]. Inside an async host function it is
+/// the context of that function's store, and the call is a nested one ([`CallWithin`]). To look up exports, it is any
+/// of wasmtime's contexts.
 pub trait AsContextMut: AsContext {
     /// Where calls are made: on a kind of stack, or [`Within`] another call.
     type Place: Place<Self::Data>;
 
-    /// The same for a shorter time.
+    /// Reborrows this for a shorter time.
     fn as_context_mut(&mut self) -> Context<'_, Self::Data, Self::Place>;
 }
 
@@ -194,8 +195,8 @@ macro_rules! within {
 }
 within!(StoreContextMut<'_, T>, Caller<'_, T>, Store<T>, wasmtime::Store<T>);
 
-/// Where the calls of generated code are made. Only this crate's own jobs are run that way, which every stack carries, and not
-/// closures, which may hold what is not `Send`:
+/// Where the calls of generated code are made. Only this crate's own jobs run there, because every stack carries them.
+/// Closures do not, because they may hold something that is not `Send`:
 ///
 /// ```compile_fail,E0308
 /// use wasmtime_async::component::for_bindgen::{Context, Place, StoreContextMut};
@@ -211,7 +212,7 @@ pub trait Place<T: 'static>: Sized {
 }
 
 mod job {
-    /// A job of this crate's own, which nobody else can make.
+    /// A job of this crate's own. Nobody else can make one.
     #[derive(Debug)]
     pub struct Ours<J>(pub(super) J);
 }
@@ -225,7 +226,7 @@ impl<S: Stack + Carries<T>, T: 'static> Place<T> for S {
     }
 }
 
-/// Nested calls, within an async host function.
+/// Nested calls, made within an async host function.
 #[derive(Debug)]
 pub enum Within {}
 

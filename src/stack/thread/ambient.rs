@@ -1,7 +1,7 @@
-//! What a poller's thread has around the code that it runs, brought over to a worker's thread.
+//! Carries the ambient state of a poller's thread to a worker's thread.
 //!
-//! Each stretch of work is one round: the poller captures, the worker enters before it goes on with the call's code,
-//! and leaves before it passes the baton back.
+//! Each stretch is one round: the poller captures, the worker enters before it resumes the call's code, and leaves
+//! before it passes the baton back.
 
 use crate::stack::ambient::{Captured, Hook};
 use crate::sync::cell::Cell;
@@ -10,19 +10,20 @@ use std::fmt;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What one stretch of work is surrounded with.
+/// The ambient state of one stretch.
 #[derive(Default)]
 pub(crate) struct Ambient {
-    /// From the poller to the worker.
+    /// Goes from the poller to the worker.
     captured: Cell<Option<Captured>>,
-    /// The worker's, while its stretch lasts.
+    /// Belongs to the worker while its stretch lasts.
     entered: Cell<Option<Box<dyn Any>>>,
-    /// Whether something panicked on the worker, which may have left the thread's state as it should not be.
+    /// Whether something panicked on the worker, which may have left the thread's state damaged.
     spoilt: Cell<bool>,
 }
 
 impl Ambient {
-    /// The poller's side. Does not unwind, because the stack that is about to be entered may be in the midst of a call.
+    /// The poller's side. Does not unwind, because the stack that is about to be entered may be in the middle of a
+    /// call.
     pub(crate) fn capture(&self, hook: Option<&Hook>) {
         self.captured.set(hook.and_then(Hook::capture));
     }
@@ -34,7 +35,7 @@ impl Ambient {
         }
     }
 
-    /// The worker's side: after a stretch. Does not unwind, as `enter`.
+    /// The worker's side: after a stretch. Does not unwind either.
     pub(crate) fn leave(&self) {
         if let Some(entered) = self.entered.take() {
             self.careful(|| drop(entered));
@@ -49,7 +50,7 @@ impl Ambient {
     fn careful(&self, f: impl FnOnce()) {
         if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
             self.spoilt.set(true);
-            // Its destructor may panic.
+            // The payload's destructor may panic.
             mem::forget(payload);
         }
     }

@@ -1,40 +1,40 @@
 //! Worker threads that wait for their next job.
 //!
-//! A worker is at any moment in one of these hands: an owner's (a stack's), which sent it a job; the cache's, where it
-//! waits for one for a limited time; nobody's, and then it ends. Its [`Worker`] moves between the hands, and the thread
-//! follows: what it does when it has no job depends on where its `Worker` is by then, not on who comes first.
+//! At any moment, a worker belongs to an owner (a stack), which has sent it a job, to the cache, where it waits for a
+//! job for a limited time, or to nobody, and then it ends. Its [`Worker`] handle moves between them, and the thread
+//! follows: what it does without a job depends on where its `Worker` is at that time, not on who acts first.
 //!
 //! | the thread looks for a job, and | it |
 //! |---|---|
-//! | finds one | does it |
+//! | finds one | runs it |
 //! | its `Worker` was dropped | ends |
-//! | the time is over, its `Worker` is in the cache | takes it out and ends |
-//! | the time is over, its `Worker` is not in the cache | goes on waiting: someone has just taken it, and will send or drop |
+//! | the time is over, and its `Worker` is in the cache | takes it out, and ends |
+//! | the time is over, and its `Worker` is not in the cache | keeps waiting: someone has just taken it, and will send a job or drop it |
 
 use crate::sync::channel::{Receiver, RecvTimeoutError, SendError, Sender, bounded};
 use crate::sync::{Arc, Mutex, spawn};
 use std::io;
 use std::time::Duration;
 
-/// The idle workers, and what is asked of those to come.
+/// The idle workers, and the settings for new ones.
 pub(crate) struct Cache<J> {
     state: Mutex<State<J>>,
-    /// How many may wait here.
+    /// How many workers may wait here.
     bound: usize,
-    /// How long they wait.
+    /// How long a worker waits.
     limit: Duration,
-    /// How a worker does a job. Must not unwind.
+    /// Runs a job on a worker's thread. Must not unwind.
     work: fn(J),
 }
 
 struct State<J> {
-    /// The longest idle first.
+    /// The worker that has been idle for the longest time comes first.
     idle: Vec<Worker<J>>,
-    /// How many workers were started so far: what tells them apart.
+    /// How many workers were started so far. This number identifies a worker.
     started: u64,
 }
 
-/// A worker as its owner sees it. Dropping it lets the thread end when it has no job left to do.
+/// The owner's handle of a worker. After it is dropped, the thread ends when it has no job left.
 pub(crate) struct Worker<J> {
     id: u64,
     size: usize,
@@ -46,12 +46,12 @@ impl<J: Send + 'static> Cache<J> {
         Self { state: Mutex::new(State { idle: Vec::new(), started: 0 }), bound, limit, work }
     }
 
-    /// Gives the job to a worker whose stack has `size` bytes: the one that has been idle for the shortest time, or a
+    /// Sends the job to a worker whose stack has `size` bytes: the one that has been idle for the shortest time, or a
     /// new one.
     ///
     /// # Errors
     ///
-    /// If none is idle and the operating system starts no thread. The job is dropped.
+    /// If no worker is idle and the operating system starts no thread. The job is dropped.
     pub(crate) fn hire(cache: &Arc<Self>, size: usize, mut job: J) -> io::Result<Worker<J>> {
         let id = loop {
             let mut state = cache.state.lock();
@@ -63,23 +63,23 @@ impl<J: Send + 'static> Cache<J> {
             drop(state);
             match worker.jobs.send(job) {
                 Ok(()) => return Ok(worker),
-                // Its thread has died. Jobs do not unwind, but the next worker is as good.
+                // Its thread has died. Jobs do not unwind, but a new worker serves as well.
                 Err(SendError(unsent)) => job = unsent,
             }
         };
-        // Room for one job. To send blocks if the last one has not quite ended, for as long as it takes its worker to do so.
+        // Room for one job. Sending blocks while the worker is finishing the previous one.
         let (jobs, inbox) = bounded(1);
         let worker = Worker { id, size, jobs };
         let cache = cache.clone();
         spawn(size, move || cache.serve(id, &inbox))?;
-        // Not refused: the thread cannot end while its `Worker` is here.
+        // This cannot fail: the thread cannot end while its `Worker` is here.
         let _sent = worker.jobs.send(job);
         Ok(worker)
     }
 
-    /// Takes a worker back, for the next who needs one, or lets it end if enough are waiting.
+    /// Takes a worker back for the next owner. Lets it end if enough workers are waiting.
     ///
-    /// It may still have a job to end: it comes back to look for the next one after that.
+    /// The worker may still be finishing a job. Afterwards it looks for the next one.
     pub(crate) fn give_back(&self, worker: Worker<J>) {
         let mut state = self.state.lock();
         if state.idle.len() < self.bound {
@@ -92,7 +92,7 @@ impl<J: Send + 'static> Cache<J> {
         self.state.lock().idle.clear();
     }
 
-    /// The life of a worker's thread.
+    /// Runs on a worker's thread, from its start to its end.
     fn serve(&self, id: u64, inbox: &Receiver<J>) {
         loop {
             let job = match inbox.recv_timeout(self.limit) {

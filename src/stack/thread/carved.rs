@@ -1,14 +1,14 @@
-//! What the system takes of a thread's stack, which its code does not have.
+//! The space that the system takes from a thread's stack.
 
-/// How many bytes more than asked for a thread's stack must have, for as many as asked for to be left.
+/// Returns how many bytes to add to the size of a thread's stack, so that the requested size is left.
 ///
-/// glibc puts the static thread-local variables of the program and its libraries on the stack of each thread, any number of
-/// bytes. Other systems put them elsewhere, or enlarge the stack by themselves (musl). Windows counts the pages that guard a
-/// stack, and what std has it keep back for the time of an overflow.
+/// glibc puts the static thread-local variables of the program and its libraries on the stack of each thread, and they
+/// can have any size. Other systems put them elsewhere, or enlarge the stack by themselves (musl). On Windows the size
+/// includes the guard pages, and what std has the system reserve for the handling of an overflow.
 ///
 /// # Errors
 ///
-/// If the system starts no thread to measure on.
+/// If the system cannot start a thread to measure on.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) fn carved() -> std::io::Result<usize> {
     Ok(if cfg!(windows) { 64 << 10 } else { 0 })
@@ -26,7 +26,7 @@ mod glibc {
     use std::sync::OnceLock;
     use std::thread::Builder;
 
-    /// See above. The same for all threads of a process: its size is settled when the process starts.
+    /// See above. The value is the same for all threads of a process, because it is fixed when the process starts.
     pub(crate) fn carved() -> io::Result<usize> {
         static CARVED: OnceLock<usize> = OnceLock::new();
         if let Some(carved) = CARVED.get() {
@@ -39,7 +39,7 @@ mod glibc {
         Ok(*CARVED.get_or_init(|| carved))
     }
 
-    /// The address above the stack of this thread, thread-local variables included.
+    /// The address just above the stack of this thread, which includes the thread-local variables.
     #[expect(unsafe_code, reason = "asks the C library")]
     fn top() -> io::Result<usize> {
         let mut attributes = MaybeUninit::uninit();

@@ -1,31 +1,32 @@
-//! The baton between a stack's poller and its worker: whoever has it runs, the other waits.
+//! The baton between a stack's poller and its worker: the side that has it runs, and the other side waits.
 //!
-//! All there is to it is one word. Its low bit says whose turn it is; the other bit says that the one who waits has
-//! gone to sleep:
+//! The whole state is one word. Its low bit says whose turn it is. The other bit says that the waiting side has gone to
+//! sleep:
 //!
 //! | state | set by | what follows |
 //! |---|---|---|
-//! | `POLLER` | [`Baton::new`]; the worker, when it passes the baton on | the poller runs |
-//! | `POLLER` + `PARKED` | the worker, waiting | the poller runs, and wakes the worker when it passes the baton on |
-//! | `WORKER` | the poller, when it passes the baton on | the worker runs |
-//! | `WORKER` + `PARKED` | the poller, waiting | the worker runs, and wakes the poller when it passes the baton on |
+//! | `POLLER` | [`Baton::new`]; the worker, when it passes the baton | the poller runs |
+//! | `POLLER` + `PARKED` | the worker, waiting | the poller runs, and wakes the worker when it passes the baton |
+//! | `WORKER` | the poller, when it passes the baton | the worker runs |
+//! | `WORKER` + `PARKED` | the poller, waiting | the worker runs, and wakes the poller when it passes the baton |
 //!
-//! Passing is one swap, which tells whether there is someone to wake, so that no wake-up can fall between a look at
-//! the flag and the word's change. Waiting is a number of looks, then sleep. The number is bounded, and small after
-//! looks that were in vain, so that a side that has to wait long uses no time on the processor.
+//! Passing the baton is one swap, which also tells whether the other side must be woken. So no wake-up can get lost
+//! between reading the flag and changing the word. A waiting side looks at the word a number of times, and then sleeps.
+//! The number is bounded, and small after waits in which looking did not help, so a side that waits for long uses no
+//! processor time.
 //!
-//! Sleepers sleep on a condition variable, not in `std::thread::park`: the token of a thread may be in use by whatever
-//! the thread runs besides (an executor, say), which would lose a wake-up that is swallowed here.
+//! Sleepers use a condition variable and not `std::thread::park`. Other code on the thread, such as an executor, may
+//! use the thread's token, and this code would swallow its wake-ups.
 #![expect(unsafe_code, reason = "the baton carries data that is neither `Send` nor `Sync` by itself")]
 
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::cell::Cell;
 use crate::sync::{Condvar, Mutex, looks, spin_loop};
 
-/// The two who share a baton.
+/// The two sides that share a baton.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// Whoever polls the call. Not always the same thread.
+    /// The thread that polls the call. It can be another thread each time.
     Poller,
     /// The thread that the call runs on.
     Worker,
@@ -35,7 +36,7 @@ const POLLER: u32 = 0;
 const WORKER: u32 = 1;
 /// The bits that say whose turn it is.
 const TURN: u32 = 1;
-/// Whoever waits is asleep, or about to be.
+/// The waiting side is asleep, or about to be.
 const PARKED: u32 = 2;
 
 impl Side {
@@ -56,19 +57,19 @@ impl Side {
 
 /// See the module's documentation.
 ///
-/// What a side wrote before it passed the baton, the other sees once its wait is over.
+/// When a side's wait is over, it sees everything that the other side wrote before it passed the baton.
 #[derive(Debug)]
 pub(crate) struct Baton {
     state: Line<AtomicU32>,
-    /// Held from the last look until it sleeps by whoever goes to sleep, so that no wake-up comes in between.
+    /// The side that goes to sleep holds this from its last look until it sleeps, so that no wake-up comes in between.
     lock: Mutex<()>,
     awake: Condvar,
     poller: Line<Habit>,
     worker: Line<Habit>,
 }
 
-// SAFETY: the one thing in it that is not `Sync` is each side's habit, which only that side uses. It has one thread at a
-// time: the worker does not change, and polls of a call follow one another.
+// SAFETY: the only part that is not `Sync` is each side's habit, and only that side uses it. Each side has one thread
+// at a time: the worker stays the same, and polls of a call follow one another.
 unsafe impl Sync for Baton {}
 
 /// Keeps the sides from writing to each other's cache lines. Processors fetch them in pairs.
@@ -77,7 +78,7 @@ unsafe impl Sync for Baton {}
 struct Line<T>(T);
 
 impl Baton {
-    /// A baton in the poller's hand.
+    /// A baton that the poller has.
     pub(crate) fn new() -> Self {
         Self {
             state: Line(AtomicU32::new(POLLER)),
@@ -88,10 +89,10 @@ impl Baton {
         }
     }
 
-    /// Passes the baton to `side`. Only by the other side, and only if it has it.
+    /// Passes the baton to `side`. Only the other side may do this, and only while it has the baton.
     #[inline]
     pub(crate) fn pass(&self, side: Side) {
-        // ORDERING: release, for the acquire load of `wait` on the other side.
+        // ORDERING: release, pairs with the acquire load of `wait` on the other side.
         let was = self.state.0.swap(side.turn(), Ordering::Release);
         debug_assert_eq!(was & TURN, side.other().turn(), "passed by the side that waits");
         if was & PARKED != 0 {
@@ -106,7 +107,7 @@ impl Baton {
             Side::Poller => &self.poller.0,
             Side::Worker => &self.worker.0,
         };
-        // Answered before the question: says nothing of how long looking takes.
+        // The answer came before the question, which says nothing about how long looking takes.
         if self.is_turn_of(side) {
             return;
         }
@@ -122,21 +123,22 @@ impl Baton {
 
     #[inline]
     fn is_turn_of(&self, side: Side) -> bool {
-        // ORDERING: acquire, for the release swap of `pass` on the other side. That the other side may since have added
-        // `PARKED` does no harm: a read-modify-write goes on with the release of the value that it replaces.
+        // ORDERING: acquire, pairs with the release swap of `pass` on the other side. That side may have added `PARKED`
+        // since. This does no harm, because a read-modify-write continues the release sequence of the value that it
+        // replaces.
         self.state.0.load(Ordering::Acquire) & TURN == side.turn()
     }
 
     #[cold]
     fn sleep(&self, side: Side) {
         let waiting = side.other().turn();
-        // ORDERING: `PARKED` tells nothing but that there is someone to wake, so relaxed when it succeeds. When it fails
-        // the baton has come: acquire, as in `is_turn_of`.
+        // ORDERING: `PARKED` only says that someone must be woken, so success is relaxed. Failure means that the baton
+        // has come, so it is acquire, as in `is_turn_of`.
         if self.state.0.compare_exchange(waiting, waiting | PARKED, Ordering::Relaxed, Ordering::Acquire).is_err() {
             return;
         }
         let mut guard = self.lock.lock();
-        // Wake-ups without a reason happen.
+        // Spurious wake-ups happen.
         while !self.is_turn_of(side) {
             self.awake.wait(&mut guard);
         }
@@ -144,7 +146,7 @@ impl Baton {
 
     #[cold]
     fn wake(&self) {
-        // Once the lock is to be had, whoever is to be woken either sleeps, or has yet to look for the last time.
+        // Once this has the lock, the other side either sleeps, or has yet to look for the last time.
         drop(self.lock.lock());
         self.awake.notify_one();
     }
@@ -152,25 +154,26 @@ impl Baton {
 
 /// How long one side looks at the word before it goes to sleep.
 ///
-/// Looking pays if the other side is quick and runs on another processor. So the first wait looks for as long as going
-/// to sleep and being woken would take. A side that looked in vain goes to sleep at once in its next waits, twice as many
-/// each time, but for a short look now and then, and then looks long again. It takes one side's long look to find back:
-/// that side is awake to answer at once, which the other finds with its next short look.
+/// Looking helps if the other side is quick and runs on another processor. So the first wait looks for as long as going
+/// to sleep and being woken would take. If that did not help, the side sleeps at once in its next waits, except for a
+/// short look now and then, and then looks long again. After each failure, it sleeps through twice as many waits. One
+/// side's long look is enough to return to looking: that side is awake and answers at once, which the other side
+/// notices in its next short look.
 #[derive(Debug)]
 struct Habit {
-    /// How many looks a long look is.
+    /// The number of looks in a long look.
     long: u32,
-    /// How often in a row looking long was in vain.
+    /// How many long looks in a row did not help.
     misses: Cell<u32>,
-    /// How many waits there are before the next long look.
+    /// The number of waits until the next long look.
     pause: Cell<u32>,
 }
 
-/// How many looks a short look is: what a quick answer from another processor takes.
+/// The number of looks in a short look: as long as a quick answer from another processor takes.
 const SHORT: u32 = 8;
-/// Every how many waits of a pause there is a short look.
+/// During a pause, every how many waits there is a short look.
 const SHORT_EVERY: u32 = 4;
-/// How many waits a pause has at most, as a power of two.
+/// The maximum number of waits in a pause, as a power of two.
 const MAX_PAUSE: u32 = 10;
 
 impl Habit {
@@ -190,7 +193,7 @@ impl Habit {
 
     #[inline]
     fn was_right(&self) {
-        // Most of the time there is nothing to change, and reading is cheaper.
+        // Most of the time there is nothing to change, and reading is cheaper than writing.
         if self.misses.get() != 0 {
             self.misses.set(0);
             self.pause.set(0);

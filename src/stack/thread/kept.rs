@@ -1,4 +1,4 @@
-//! Threads of dropped stacks, kept for new ones where the user asks for it.
+//! Threads of dropped stacks that are kept for new stacks, if the user asks for it.
 
 use super::ThreadStack;
 use super::cache::Cache;
@@ -11,13 +11,14 @@ use std::time::Duration;
 
 /// Keeps the threads of dropped stacks for new ones, so that making a [`ThreadStack`] does not always start a thread.
 ///
-/// Most programs need none: a stack serves one call after another on the same thread, and so do the stacks of a
-/// [`Pool`](crate::Pool). This is for programs that make and drop many stacks, of different sizes perhaps.
+/// Most programs do not need this: a stack runs one call after the other on the same thread, and so do the stacks of a
+/// [`Pool`](crate::Pool). It is for programs that make and drop many stacks, maybe of different sizes.
 ///
 /// A thread keeps what it inherited from the thread that started it: see
-/// [`ThreadStack`](ThreadStack#what-its-thread-inherits). Stacks from one cache should be made by threads that are alike in this.
+/// [`ThreadStack`](ThreadStack#what-its-thread-inherits). So all threads that make stacks from one cache should be
+/// alike in this respect.
 ///
-/// Clones share the threads. A thread ends after it has waited for `idle_limit`, also when the cache is gone.
+/// Clones share the threads. A thread ends after it has waited for `idle_limit`, even if the cache is gone.
 ///
 /// # Examples
 ///
@@ -39,15 +40,15 @@ use std::time::Duration;
 pub struct ThreadCache(Arc<Cache<Service>>);
 
 impl ThreadCache {
-    /// A cache that keeps at most `max` threads, each for at most `idle_limit`.
+    /// Makes a cache that keeps at most `max` threads, each for at most `idle_limit`.
     #[must_use]
     pub fn new(max: usize, idle_limit: Duration) -> Self {
         Self(Arc::new(Cache::new(max, idle_limit, Service::work)))
     }
 
-    /// Makes a stack of `size` bytes on a thread from the cache. If the cache has none of this size, a thread is started.
+    /// Makes a stack of `size` bytes on a thread from the cache. Starts a thread if the cache has none of this size.
     ///
-    /// Dropped, the stack gives its thread to the cache.
+    /// When the stack is dropped, its thread returns to the cache.
     ///
     /// # Errors
     ///
@@ -56,7 +57,7 @@ impl ThreadCache {
         ThreadStack::with_cache(check_size(size)?, Arc::clone(&self.0))
     }
 
-    /// Tells the threads in the cache to end, and does not wait until they have.
+    /// Tells the threads in the cache to end. Does not wait until they have ended.
     pub fn clear(&self) {
         self.0.clear();
     }

@@ -1,4 +1,4 @@
-//! The stack that is a thread's: a parked worker, to which the poller hands control.
+//! The stack that belongs to a thread: a parked worker, to which the poller hands control.
 
 mod ambient;
 pub(crate) mod cache;
@@ -25,61 +25,64 @@ use std::sync::LazyLock;
 use std::time::Duration;
 use wasmtime::Engine;
 
-/// Where threads go that nobody keeps: they end.
+/// The cache of threads that are not kept. They end.
 static NOWHERE: LazyLock<Arc<Cache<Service>>> =
     LazyLock::new(|| Arc::new(Cache::new(0, Duration::ZERO, Service::work)));
 
 /// A stack that is an operating system thread's, on every target with std.
 ///
-/// Everything in a call runs on that thread, the stack's own, one call after another. Whoever polls hands control to it
-/// and waits until the call suspends or ends, so exactly one of the two runs at any moment.
+/// Everything in a call runs on the stack's own thread, one call after the other. The poller hands control to that
+/// thread and waits until the call suspends or ends, so exactly one of the two runs at any moment.
 ///
-/// Calls on it are `Send`: it accepts only store data, closures and results that are.
-/// It may be polled by one thread now and another one then. The futures that host functions wait for stay on the
-/// stack's thread and need not be `Send`.
+/// Calls on it are `Send`: it accepts only store data, closures and results that are `Send`. A call may be polled by
+/// one thread now and by another one later. The futures that host functions wait for stay on the stack's thread, and
+/// need not be `Send`.
 ///
 /// # Thread-local state
 ///
-/// Host functions and their futures see the thread-local variables of the stack's thread, not those of the poller's.
-/// [`set_ambient`](Stack::set_ambient) carries over what they should have of the poller's: with the feature `tokio`, for
-/// example, the current runtime, by [`tokio_runtime`](crate::tokio_runtime).
+/// Host functions and their futures see the thread-local variables of the stack's thread, not those of the poller's
+/// thread. [`set_ambient`](Stack::set_ambient) carries over what they should see of the poller's. For example,
+/// [`tokio_runtime`](crate::tokio_runtime) (feature `tokio`) carries over the current runtime.
 ///
-/// **The poller's thread stands still while the stack runs.** So a host function must not block until the poller's thread does
-/// something: that never happens. `tokio::runtime::Handle::block_on` does so on a runtime with one thread. Wait by an async
-/// host function or [`suspend_until`](crate::suspend_until) instead, which suspend the stack. The same holds on any stack for a
-/// guest that executes `memory.atomic.wait` until another guest of the same thread notifies it.
+/// **The poller's thread stands still while the stack runs.** So a host function must not block until the poller's
+/// thread does something, because that never happens. `tokio::runtime::Handle::block_on` does this on a runtime with
+/// one thread. Wait in an async host function or with [`suspend_until`](crate::suspend_until) instead, which suspend
+/// the stack. The same applies on every stack to a guest that executes `memory.atomic.wait` until another guest of the
+/// same thread notifies it.
 ///
-/// Executors that count what a task does, and let others run after so much of it, as tokio does, do not see those futures.
-/// So a call yields by itself before it waits for the 129th future in a stretch, even if all of them were ready.
+/// Some executors, such as tokio, count what a task does, and let others run after a while. They do not see the futures
+/// of a stack's thread. So a call yields by itself before it waits for the 129th future in a row without a suspension,
+/// even if all of them were ready.
 ///
-/// To locks, too, it is another thread: one that the poller's thread holds while it polls, be it that of
-/// `std::io::Stdout`, is not free for host functions, and polling waits for them.
+/// Locks also see another thread. If the poller's thread holds a lock while it polls, such as that of
+/// `std::io::Stdout`, a host function cannot take it, and both wait forever.
 ///
 /// # Threads and memory
 ///
-/// The thread is started by [`Stack::new`] and sleeps whenever it has nothing to do. It ends when the stack is dropped,
+/// [`Stack::new`] starts the thread, which sleeps whenever it has nothing to do. It ends when the stack is dropped,
 /// unless a [`ThreadCache`] keeps it. On Unix, the process can exit at any time, whatever its stacks are doing.
 ///
-/// The size is what the code of a call has. The static thread-local variables that glibc puts on each thread's stack come on
-/// top. A guest that recurses without end is stopped by wasmtime's own limit (`Config::max_wasm_stack`). A host function that
-/// does so hits the thread's guard page, which ends the process.
+/// The size is what the code of a call can use. The static thread-local variables that glibc puts on each thread's
+/// stack are added to it. wasmtime's own limit (`Config::max_wasm_stack`) stops a guest that recurses without end. A
+/// host function that does so hits the thread's guard page, which ends the process.
 ///
 /// # What its thread inherits
 ///
-/// The operating system and std let a thread inherit from the thread that starts it: on Linux the CPU affinity, the
-/// scheduling policy and nice value, the signal mask, namespaces and capabilities; from std the capturing of a test's
-/// output. So the thread of a stack has what the thread had that called [`Stack::new`], and keeps it for all calls. A thread
-/// that is started later, because a call was forgotten, inherits from the thread that polls the next call.
+/// A thread inherits some things from the thread that starts it. On Linux, the operating system passes on the CPU
+/// affinity, the scheduling policy and nice value, the signal mask, namespaces and capabilities. std passes on the
+/// capturing of a test's output. So a stack's thread inherits from the thread that called [`Stack::new`], and keeps
+/// this for all calls. If a call was forgotten, the next poll starts a new thread, which inherits from the polling
+/// thread.
 ///
 /// # Speed
 ///
-/// A handoff there and back takes well below a microsecond while both sides are quick and each has a processor, since
-/// both look for the other's answer for a few microseconds before they go to sleep; it takes several microseconds when
-/// one must be woken. A `FiberStack` is faster where there is one.
+/// A handoff there and back takes well below a microsecond if both sides are quick and each has a processor, because
+/// both look for the other's answer for a few microseconds before they go to sleep. It takes several microseconds if
+/// one of them must be woken. A `FiberStack` is faster where it exists.
 ///
 /// # Examples
 ///
-/// A call that is spawned on another thread's executor:
+/// A call that runs on another thread's executor:
 ///
 /// ```
 /// use futures::executor::block_on;
@@ -112,18 +115,18 @@ pub struct ThreadStack {
     /// `None` while a call runs, and after one was forgotten.
     idle: Option<Runner>,
     hook: Option<Hook>,
-    /// Where its threads come from and go to.
+    /// Where the stack's threads come from and go to.
     cache: Arc<Cache<Service>>,
 }
 
-// SAFETY: a shared reference gives away the size only.
+// SAFETY: a shared reference only gives access to the size.
 #[expect(unsafe_code)]
 unsafe impl Sync for ThreadStack {}
 
 impl<T: Send + ?Sized> CarriesSealed<T> for ThreadStack {}
 
 impl ThreadStack {
-    /// A stack with threads from this cache.
+    /// Makes a stack with threads from this cache.
     pub(crate) fn with_cache(size: usize, cache: Arc<Cache<Service>>) -> Result<Self, Error> {
         let mut stack = Self { size, idle: None, hook: None, cache };
         stack.idle = Some(stack.runner()?);
@@ -158,11 +161,11 @@ impl Stack for ThreadStack {
     }
 }
 
-// SAFETY: `Runner::enter` hands control to `Service::work`, which serves the frame on the worker's stack, below which the
-// system has put a guard page, and control comes back when `leave` passes the baton; passing is a happens-before edge.
-// The frame lives in an `Arc` that the runner holds. The frame is current on the worker's thread, which runs nothing
-// else. Everything that runs on the runner stays on the worker's thread. A
-// runner that is forgotten never passes the baton again, so that its thread waits for ever.
+// SAFETY: `Runner::enter` hands control to `Service::work`, which serves the frame on the worker's stack. The system
+// has put a guard page below that stack. Control comes back when `leave` passes the baton, which is a happens-before
+// edge. The frame lives in an `Arc` that the runner holds. It is current on the worker's thread, which runs nothing
+// else. Everything that runs on the runner stays on the worker's thread. A runner that is forgotten never passes the
+// baton again, so its thread waits forever.
 #[expect(unsafe_code)]
 unsafe impl Backend for ThreadStack {
     type Runner = Runner;
@@ -187,7 +190,7 @@ unsafe impl Backend for ThreadStack {
 
     #[inline]
     unsafe fn enter(runner: &mut Runner) {
-        // SAFETY: passed on to the caller.
+        // SAFETY: up to the caller.
         unsafe { runner.enter() }
     }
 }

@@ -1,4 +1,4 @@
-//! A stack's worker, entered by passing it the baton.
+//! A stack's worker. Passing it the baton enters the stack.
 #![expect(unsafe_code, reason = "poller and worker share what only the one who has the baton may use")]
 
 use super::ambient::Ambient;
@@ -13,37 +13,37 @@ use std::io;
 use std::marker::PhantomData;
 use std::ptr;
 
-/// A worker's thread and what enters it, in the hands of the stack while idle, of the call while it runs.
+/// A worker's thread, and what enters it. The stack owns it while it is idle, and a call owns it while the call runs.
 ///
-/// Dropped only while idle; a runner that is forgotten leaves its thread waiting for ever.
+/// It is only dropped while idle. A runner that is forgotten leaves its thread waiting forever.
 pub struct Runner {
     shared: Arc<Shared>,
     /// `None` only while this is being dropped.
     worker: Option<Worker<Service>>,
     cache: Arc<Cache<Service>>,
     hook: Option<Hook>,
-    /// Not `Sync`: the frame is there for one thread at a time.
+    /// Not `Sync`: only one thread at a time may use the frame.
     not_sync: PhantomData<std::cell::Cell<()>>,
 }
 
-/// What poller and worker share. Each keeps it alive for itself, because each touches the baton for a moment longer
-/// than it has it.
+/// The state that poller and worker share. Each keeps it alive for itself, because each touches the baton for a moment
+/// longer than it has it.
 struct Shared {
     baton: Baton,
-    /// Of the worker's stack, in bytes.
+    /// The size of the worker's stack, in bytes.
     size: usize,
     frame: Frame,
     ambient: Ambient,
 }
 
-/// What a worker is hired for: all the calls on one runner, until that is dropped.
+/// A worker's job: all the calls on one runner, until that runner is dropped.
 pub(crate) struct Service(Arc<Shared>);
 
-// SAFETY: all but the baton is only used by the one who has the baton, and passing it is a happens-before edge. What of
-// it need not be `Send` in itself stays on one side: `Ambient::entered` is the worker's; the frame points to a slot
+// SAFETY: only the side that has the baton uses anything but the baton, and passing it is a happens-before edge. The
+// parts that need not be `Send` stay on one side: `Ambient::entered` belongs to the worker; the frame points to a slot
 // whose contents are `Send` (`Carries`), and to a waker.
 unsafe impl Send for Shared {}
-// SAFETY: as above.
+// SAFETY: only the side that has the baton uses anything but the baton, as above.
 unsafe impl Sync for Shared {}
 
 impl Runner {
@@ -67,7 +67,7 @@ impl Runner {
         self.hook = Some(hook);
     }
 
-    /// Whether this runner should be dropped rather than used for another call.
+    /// Whether this runner should be dropped, and not used for another call.
     pub(crate) fn is_spoilt(&self) -> bool {
         self.shared.ambient.is_spoilt()
     }
@@ -94,19 +94,19 @@ impl fmt::Debug for Runner {
 impl Drop for Runner {
     fn drop(&mut self) {
         let spoilt = self.is_spoilt();
-        // The worker goes where it belongs before it is told to go there.
+        // Returns the worker to its cache before it is told to go there.
         if let Some(worker) = self.worker.take()
             && !spoilt
         {
             self.cache.give_back(worker);
         }
-        // Entered with nothing to start, it ends its service. No baton comes back.
+        // The worker is entered with nothing to start, so it ends its service. The baton does not come back.
         self.shared.baton.pass(Side::Worker);
     }
 }
 
 impl Shared {
-    // The user's code in an ambient is not part of the call, and must not suspend it.
+    // The user's code in a hook is not part of the call, and must not suspend it.
 
     fn enter_ambient(&self) {
         let _hidden = Frame::hide_current();
@@ -120,7 +120,7 @@ impl Shared {
 }
 
 impl Service {
-    /// The worker's part, on its thread.
+    /// The worker's side, on its thread.
     pub(crate) fn work(self) {
         let shared = &*self.0;
         shared.baton.wait(Side::Worker);
@@ -140,7 +140,7 @@ impl Service {
 ///
 /// Called on the worker's thread, in the service of the runner that `backend` belongs to.
 pub(crate) unsafe fn leave(backend: *const ()) {
-    // SAFETY: set by `work`, which keeps it alive.
+    // SAFETY: `work` has set it, and keeps it alive.
     let shared = unsafe { &*backend.cast::<Shared>() };
     shared.leave_ambient();
     shared.baton.pass(Side::Poller);

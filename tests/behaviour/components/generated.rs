@@ -1,4 +1,4 @@
-//! Code of `bindgen!` with async imports and exports, by [`for_bindgen`].
+//! Code from `bindgen!` with async imports and exports, which uses [`for_bindgen`].
 
 use crate::common::futures::{cancel, finish, pending, poll_once};
 use crate::support::guest::{assert_usable, stack, store};
@@ -154,7 +154,7 @@ fn exports_cancelled<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// With wasmtime's types, and what this crate adds to them.
+/// Uses wasmtime's types, and what this crate adds to them.
 fn instantiated_by_hand<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -174,7 +174,7 @@ fn instantiated_by_hand<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// An async host function instantiates the component, and calls it, with its store's context.
+/// An async host function instantiates the component and calls it, with the context of its store.
 fn called_within<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -207,7 +207,7 @@ fn without_a_stack() -> Result<()> {
     Ok(())
 }
 
-/// What is generated can be spawned where its stack can.
+/// Generated code can be spawned wherever its stack can.
 #[cfg(thread_list)]
 #[test]
 fn spawned() -> Result<()> {

@@ -1,4 +1,4 @@
-//! Components, which are called by wasmtime's synchronous functions in closures of [`Stack::run`].
+//! Components that wasmtime's synchronous functions call, in closures of [`Stack::run`].
 
 use super::GREETER;
 use crate::common::futures::{finish, pending, poll_once};
@@ -10,7 +10,7 @@ use wasmtime_async::{Error, Stack, Store, suspend_until, yield_now};
 
 matrix!(anything: components_that_wait);
 
-/// Their host functions wait.
+/// Components whose host functions wait.
 fn components_that_wait<K: Kind>(code: Code) -> Result<()> {
     let mut stacks = [stack::<K>(), stack::<K>()];
     let engine = code.engine();
@@ -52,7 +52,7 @@ fn components_that_wait<K: Kind>(code: Code) -> Result<()> {
         runs.push(run);
     }
 
-    // A trap, an error of the host and a drop, after each of which the component is not to be entered again.
+    // A trap, an error of the host, and a dropped call. After each, the component is not entered again.
     let [stack, _] = &mut stacks;
     for name in ["", "error", "never"] {
         let mut store = Store::new(&engine, Host::default());
@@ -79,7 +79,7 @@ fn components_that_wait<K: Kind>(code: Code) -> Result<()> {
         }
         assert_usable(stack, &mut store)?;
     }
-    // Off a stack it is an error as everywhere.
+    // Without a stack, it is the same error as elsewhere.
     let error = runs[0].call(&mut stores[0], ("x",)).unwrap_err();
     assert!(matches!(error.downcast_ref(), Some(Error::NotOnStack)), "{error:?}");
     Ok(())

@@ -8,7 +8,7 @@ mod on_stacks;
 #[cfg(feature = "component-model")]
 mod resources;
 
-/// Greets twice by a host function, and counts in a global how often its `post-return` function ran.
+/// Greets twice with a host function, and counts in a global how often its `post-return` function ran.
 const GREETER: &str = r#"(component
     (import "greet" (func $greet (param "name" string) (result string)))
     (core module $memory

@@ -1,4 +1,4 @@
-//! Components whose async host functions wait, called by this crate's own ways to call.
+//! Components whose async host functions wait, called with this crate's own methods.
 
 use super::GREETER;
 use crate::common::futures::{cancel, finish, pending, poll_caught, poll_once};
@@ -22,7 +22,7 @@ matrix!(
 );
 matrix!(local: async_closures);
 
-/// The host function of [`GREETER`], which is pending twice, or as its name says.
+/// The host function of [`GREETER`]: pending twice, or as the name says.
 fn linker(store: &Store<Host>) -> Result<Linker<Host>> {
     let mut linker = Linker::<Host>::new(store.engine());
     linker.root().func_wrap_suspending_boxed("greet", |mut store: StoreContextMut<'_, Host>, (name,): (String,)| {
@@ -70,7 +70,7 @@ fn interleaved<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Dropped at every place where it waits, and ended by an error, a panic and a trap.
+/// Calls that are dropped wherever they wait, and calls that an error, a panic or a trap ends.
 fn cancelled<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     for polls in 0..=4 {
@@ -107,7 +107,7 @@ fn cancelled<K: Kind>(code: Code) -> Result<()> {
     assert!(poll_caught(&mut call).is_err());
     drop(call);
     assert_usable(&mut stack, &mut store)?;
-    // Off a stack it is an error as everywhere.
+    // Without a stack, it is the same error as elsewhere.
     let mut other = crate::support::guest::store(code);
     let (_, run) = greeter::<K>(&mut stack, &mut other)?;
     let error = run.as_typed().call(&mut other, ("x",)).unwrap_err();
@@ -115,7 +115,7 @@ fn cancelled<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Both sides know types at run time only.
+/// Guest and host only know the types at run time.
 fn untyped<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -149,7 +149,7 @@ fn untyped<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// What runs when a core module within a component is instantiated may wait, too.
+/// Code that runs when a core module within a component is instantiated may wait, too.
 fn start_functions<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -208,7 +208,7 @@ pub(super) const OUTER: &str = r#"(component
     (core instance $guest (instantiate $guest (with "" (instance (export "nest" (func $nest))))))
     (func (export "run") (result u32) (canon lift (core func $guest "run"))))"#;
 
-/// A host function instantiates another component in its store, and calls it, and both wait.
+/// A host function instantiates another component in its store and calls it, and both wait.
 fn other_components_within<K: Nests>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -223,7 +223,7 @@ fn other_components_within<K: Nests>(code: Code) -> Result<()> {
             pending(1).await;
             let (greeting,) = run.call_within(&mut store, ("emil",)).await?;
             if !K::IN_PLACE {
-                // One that is dropped takes nothing else with it.
+                // Dropping one call affects nothing else.
                 let never = run.call_within(&mut store, ("never",));
                 futures::future::select(never, Box::pin(pending(3))).await;
                 pending(1).await;
@@ -239,7 +239,8 @@ fn other_components_within<K: Nests>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// A component may be entered that is calling its host: until there is no room, if it does not end by itself.
+/// A component that is calling its host may be entered again. If this does not end by itself, it ends when there is no
+/// room left.
 fn the_same_component_within<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -269,7 +270,7 @@ fn the_same_component_within<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// Their futures may hold what is not `Send`.
+/// The futures of async closures may hold what is not `Send`.
 fn async_closures<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);

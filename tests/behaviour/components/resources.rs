@@ -1,4 +1,4 @@
-//! Resources that wait when they are dropped: those of the host, and those of a guest.
+//! Resources whose destructors wait: resources of the host, and resources of a guest.
 
 use crate::common::futures::{cancel, finish, pending, poll_once};
 use crate::support::guest::{assert_usable, stack, store};
@@ -11,7 +11,7 @@ use wasmtime_async::component::{AsyncFunc, LinkerExt, LinkerInstanceExt, Resourc
 matrix!(of_the_host, of_a_guest);
 matrix!(local: by_an_async_closure);
 
-/// A file, in a way.
+/// Stands for a file.
 struct File;
 
 /// Opens two files, and closes one.
@@ -97,7 +97,7 @@ fn by_an_async_closure<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// The host drops it, and its destructor, which is the guest's, calls an async host function.
+/// The host drops the resource. Its destructor belongs to the guest, and calls an async host function.
 fn of_a_guest<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);

@@ -1,4 +1,4 @@
-//! What one call is to do, how it is to end, and whether it did.
+//! What one call should do, how it should end, and whether it did.
 
 use crate::common::futures::pending;
 use crate::common::random::Random;
@@ -10,7 +10,7 @@ use wasmtime::{
 };
 use wasmtime_async::{AsyncFunc, Carries, Error, FuncExt, LinkerExt, Stack, Store, suspend_until};
 
-/// Sums up what it waits for, at each depth, and then ends in the way that it was asked to.
+/// Adds up what it waits for, at each depth, and then ends as it was told.
 const GUEST: &str = r#"(module
     (import "host" "wait" (func $wait (param i32) (result i32)))
     (import "host" "through" (func $through (param i32 i32 i32) (result i64)))
@@ -65,7 +65,7 @@ const GUEST: &str = r#"(module
                             (local.get $steps) (i32.sub (local.get $depth) (i32.const 1)) (local.get $ending)))))))
         (i64.add (i64.load (i32.mul (local.get $depth) (i32.const 8))) (local.get $below))))"#;
 
-/// Calls the function above as it starts.
+/// Calls the function above when it starts.
 pub(super) const STARTER: &str = r#"(module
     (import "guest" "run" (func $run (param i32 i32 i32) (result i64)))
     (import "plan" "steps" (global $steps i32))
@@ -75,18 +75,18 @@ pub(super) const STARTER: &str = r#"(module
     (func $start (global.set 3 (call $run (global.get $steps) (global.get $depth) (global.get $ending))))
     (start $start))"#;
 
-/// How a call is to end, unless it is dropped before.
+/// How a call should end, unless it is dropped first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     Result,
     Trap(Trap),
     HostError,
     HostPanic,
-    /// Waits for ever, to be dropped.
+    /// Waits forever, until it is dropped.
     Never,
 }
 
-/// The endings, each at the number that the guest knows it by.
+/// The endings, each at the index that the guest knows it by.
 pub(super) const ENDINGS: [Ending; 15] = [
     Ending::Result,
     Ending::Trap(Trap::UnreachableCodeReached),
@@ -105,7 +105,7 @@ pub(super) const ENDINGS: [Ending; 15] = [
     Ending::Never,
 ];
 
-/// The error of a host function, and the payload of a host function's panic: whose it was.
+/// The error of a host function, or the payload of its panic. It says which call it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Mine {
     pub(super) id: i32,
@@ -119,17 +119,17 @@ impl fmt::Display for Mine {
 
 impl std::error::Error for Mine {}
 
-/// A store's own data.
+/// The data of a store.
 pub(crate) struct Data {
     pub(super) id: i32,
     pub(super) random: Random,
-    /// The sum of all answers that the guest was given in this call.
+    /// The sum of all answers that the guest got in this call.
     pub(super) answered: i64,
     /// The guest's function, for host functions that call back.
     pub(super) run: Option<Run>,
 }
 
-/// The guest, whose calls of itself go through the host if they may wait there.
+/// The guest. If its calls of itself may wait there, they go through the host.
 pub(super) fn guest<K: Kind>() -> String {
     let guest = GUEST.to_owned();
     if K::ANYTHING {
@@ -142,21 +142,21 @@ pub(super) fn guest<K: Kind>() -> String {
 type Run = TypedFunc<(i32, i32, i32), i64>;
 pub(super) type AsyncRun = AsyncFunc<(i32, i32, i32), i64>;
 
-/// What the guest waits for, different for each store.
+/// The answer that the guest waits for. It is different for each store.
 pub(super) fn answer(id: i32, step: i32) -> i32 {
     id.wrapping_mul(0x01f3_5a7d) ^ step
 }
 
-/// What one call is to do.
+/// What one call should do.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     way: Way,
     steps: i32,
     depth: i32,
     ending: usize,
-    /// After how many polls the call is to be dropped.
+    /// The number of polls after which the call is dropped.
     pub(super) drop_after: Option<usize>,
-    /// Not dropped then, but forgotten.
+    /// Whether the call is then forgotten instead.
     pub(super) forget: bool,
 }
 
@@ -171,7 +171,7 @@ enum Way {
 impl Plan {
     pub(super) fn random<K: Kind>(random: &mut Random) -> Self {
         let ending = random.below(ENDINGS.len());
-        // What waits in a closure leaves it suspended.
+        // Code that waits in a closure suspends the closure.
         let ways = &[Way::Untyped, Way::Typed, Way::Start, Way::Closure][..if K::ANYTHING { 4 } else { 3 }];
         let to_drop = ENDINGS[ending] == Ending::Never || random.one_in(10);
         Self {
@@ -215,7 +215,7 @@ impl Plan {
                 let run = run.as_typed().clone();
                 Box::pin(stack.run_send(store, move |mut store| {
                     let result = run.call(&mut store, params);
-                    // Whatever came of it, the stack can wait again, unless the call was dropped.
+                    // Whatever the result, the stack can wait again, unless the call was dropped.
                     match suspend_until(pending(1)) {
                         Ok(()) | Err(Error::Cancelled) => result,
                         Err(error) => Err(error.into()),
@@ -238,7 +238,7 @@ impl Plan {
         }
     }
 
-    /// Checks how the call ended, and names that.
+    /// Checks how the call ended, and returns a name for it.
     pub(super) fn check(&self, outcome: &Outcome, id: i32) -> &'static str {
         match (self.ending(), outcome) {
             (_, Outcome::Unstarted) => "dropped before the start",
@@ -251,7 +251,7 @@ impl Plan {
             (Ending::Trap(expected), Outcome::Ended(Err(error))) => {
                 assert_eq!(error.downcast_ref(), Some(&expected), "{self:?}: {error:?}");
                 assert!(error.is::<WasmBacktrace>(), "{self:?}: {error:?}");
-                // As long as the program runs.
+                // The name lives as long as the program.
                 trap_name(expected)
             }
             (Ending::HostError, Outcome::Ended(Err(error))) => {
@@ -285,7 +285,7 @@ fn trap_name(trap: Trap) -> &'static str {
     }
 }
 
-/// How a call did end.
+/// How a call has ended.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Ended(Result<i64>),

@@ -1,4 +1,4 @@
-//! Stores, stacks and guests, ready for use.
+//! Stores, stacks and guests that are ready for use.
 
 use super::{Code, Host, Kind};
 use crate::common::futures::{finish, pending, poll_once};
@@ -11,7 +11,7 @@ pub(crate) fn store(code: Code) -> Store<Host> {
     Store::new(&code.engine(), Host::default())
 }
 
-/// A store of an engine that is configured like this.
+/// A store whose engine has this configuration.
 pub(crate) fn with(code: Code, configure: impl FnOnce(&mut Config)) -> Result<Store<Host>> {
     let mut config = code.config();
     configure(&mut config);
@@ -22,19 +22,19 @@ pub(crate) fn stack<K: Kind>() -> K::Stack {
     K::stack_of(DEFAULT_STACK_SIZE).expect("there is memory")
 }
 
-/// Instantiates a module, given as text, that imports these functions, in this order.
+/// Instantiates a module, given as text, with these functions as imports, in this order.
 pub(crate) fn guest<T>(store: &mut Store<T>, text: &str, imports: impl IntoIterator<Item = Func>) -> Result<Instance> {
     let module = Module::new(store.engine(), text)?;
     let imports: Vec<_> = imports.into_iter().map(Into::into).collect();
     Instance::new(store, &module, &imports)
 }
 
-/// What the instance exports by that name.
+/// The export of the instance with this name.
 pub(crate) fn export<T>(store: &mut Store<T>, instance: &Instance, name: &str) -> Func {
     instance.get_func(store, name).unwrap_or_else(|| panic!("the guest exports `{name}`"))
 }
 
-/// What the guest that called exports by that name.
+/// The export of the calling guest with this name.
 pub(crate) fn export_of<T>(caller: &mut Caller<'_, T>, name: &str) -> Func {
     caller.get_export(name).and_then(Extern::into_func).unwrap_or_else(|| panic!("the guest exports `{name}`"))
 }
@@ -45,10 +45,10 @@ pub(crate) fn runner<T>(store: &mut Store<T>, text: &str, imports: impl IntoIter
     Ok(export(store, &instance, "run"))
 }
 
-/// A guest that calls the one host function that it imports.
+/// A guest that calls its only import.
 pub(crate) const ONCE: &str = r#"(module (import "" "" (func)) (func (export "run") (call 0)))"#;
 
-/// A guest that passes on what it gets, and gives back what it gets back.
+/// A guest that passes its parameters to its import, and returns the results of that.
 pub(crate) fn passes_on(params: &str, results: &str) -> String {
     let mut gets = String::new();
     for n in 0..params.split_terminator(';').count() {
@@ -62,7 +62,7 @@ pub(crate) fn passes_on(params: &str, results: &str) -> String {
     )
 }
 
-/// A host function that is pending that many times, registered as most are for this kind of stack.
+/// A host function that is pending this many times, registered in the usual way for this kind of stack.
 pub(crate) fn waits<K: Kind, T: 'static>(store: &mut Store<T>, times: usize) -> Func {
     if K::MOVES {
         Func::wrap_suspending_send(store, move || pending(times))
@@ -71,7 +71,7 @@ pub(crate) fn waits<K: Kind, T: 'static>(store: &mut Store<T>, times: usize) -> 
     }
 }
 
-/// Checks that a call that suspends a few times comes out right on this stack, with this store.
+/// Checks that a call with a few suspensions ends correctly on this stack, with this store.
 #[track_caller]
 pub(crate) fn assert_usable<S: Stack + Carries<T>, T: 'static>(stack: &mut S, store: &mut Store<T>) -> Result<()> {
     let wait = Func::wrap_suspending_send(&mut *store, |n: i32| async move {
@@ -93,7 +93,7 @@ pub(crate) fn assert_usable<S: Stack + Carries<T>, T: 'static>(stack: &mut S, st
     Ok(())
 }
 
-/// Checks that this was refused because of what lies between, and that the error says what to do instead.
+/// Checks that this was refused because of these frames, and that the error says what to do instead.
 #[track_caller]
 pub(crate) fn assert_refused<R: fmt::Debug>(result: Result<R>, expected: Between) {
     let error = result.expect_err("cannot be suspended");

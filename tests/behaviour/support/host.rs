@@ -1,17 +1,17 @@
-//! The data of stores, in which tests see what happened.
+//! The data of stores, where tests see what happened.
 
 use std::sync::{Arc, Mutex};
 
 /// The data of most tests' stores.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Host {
-    /// Tells stores apart.
+    /// Identifies the store.
     pub(crate) id: i32,
-    /// What happened, in order. Can be read while the store is in a call.
+    /// What happened, in order. Tests can read it while a call is using the store.
     pub(crate) log: Log,
 }
 
-/// A list of what happened that several can write to.
+/// A list of events. Its clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -20,12 +20,12 @@ impl Log {
         self.0.lock().expect("nothing panics with the lock held").push(what.into());
     }
 
-    /// All that was added since this was last called.
+    /// Takes all entries out of the list.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().expect("nothing panics with the lock held"))
     }
 
-    /// A value that adds an entry when it is dropped.
+    /// Returns a value that adds an entry when it is dropped.
     pub(crate) fn on_drop(&self, what: &'static str) -> OnDrop {
         OnDrop(self.clone(), what)
     }

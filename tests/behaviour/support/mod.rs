@@ -1,4 +1,4 @@
-//! What the tests have in common.
+//! What the tests share.
 
 pub(crate) mod guest;
 mod host;
@@ -12,7 +12,7 @@ use crate::common::number;
 use crate::common::watchdog::watched;
 use wasmtime::{Config, Engine, Result};
 
-/// What the guests' code is.
+/// The kind of code that guests consist of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
     /// Machine code from Cranelift. Only on targets that Cranelift compiles for.
@@ -21,7 +21,7 @@ pub(crate) enum Code {
         expect(dead_code)
     )]
     Native,
-    /// Pulley's bytecode, interpreted.
+    /// Pulley's bytecode, which is interpreted.
     Pulley,
 }
 
@@ -45,7 +45,7 @@ impl Code {
     }
 }
 
-/// How many calls are in flight in a test that is about many.
+/// How many calls are in flight in a test with many calls.
 pub(crate) fn many() -> usize {
     number("MATRIX_CALLS").map_or(1000, |calls| usize::try_from(calls).expect("a number of calls"))
 }
@@ -55,13 +55,13 @@ pub(crate) fn run<K: Kind>(test: fn(Code) -> Result<()>, code: Code) -> Result<(
     watched(|_| if K::MOVES { moving(|| test(code)) } else { test(code) })
 }
 
-/// Makes tests out of functions `fn name<K: Kind>(code: Code) -> wasmtime::Result<()>`: one for each [`Kind`] of stack
-/// that the build has, with each kind of code that runs on the target. Or only for
+/// Makes tests from functions `fn name<K: Kind>(code: Code) -> wasmtime::Result<()>`: one for each [`Kind`] of stack in
+/// the build, with each kind of code that runs on the target. A prefix selects some kinds only:
 ///
-/// - `anything:` those that suspend anything,
+/// - `anything:` stacks that suspend anything,
 /// - `checked:` the others, which suspend known frames,
-/// - `local:` those whose host functions may wait for what is not `Send`,
-/// - `by_new:` those that are made by `Stack::new`.
+/// - `local:` stacks whose host functions may wait for what is not `Send`,
+/// - `by_new:` stacks that `Stack::new` makes.
 macro_rules! matrix {
     (anything: $($test:ident),+ $(,)?) => {
         mod anything {

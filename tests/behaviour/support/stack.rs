@@ -1,4 +1,4 @@
-//! The kinds of stacks, and what a generic test needs to know of one.
+//! The kinds of stacks, and what a generic test must know about them.
 
 use super::Host;
 use std::future::Future;
@@ -8,16 +8,16 @@ use wasmtime_async::{AsyncFunc, Carries, Error, Stack, Store};
 
 /// A kind of stack.
 ///
-/// What a stack can carry is a bound of each call. That of closures, which have no name, cannot be stated for a generic
-/// stack, so closures are run by `run_send`, which asks for what the more demanding kinds do.
+/// Each call has a bound that says what a stack can carry. For closures, whose types have no name, a generic stack
+/// cannot state that bound. So tests run closures with `run_send`, which asks for what the more demanding kinds need.
 pub(crate) trait Kind: 'static {
     type Stack: Stack + Send + Carries<()> + Carries<Host> + 'static;
 
-    /// Whether anything is suspended, synchronous code, too, rather than known frames only.
+    /// Whether the stack suspends anything, including synchronous code, and not only known frames.
     const ANYTHING: bool;
-    /// Whether guests may wait that synchronous code has called again.
+    /// Whether a guest may wait that synchronous code has called again.
     const NESTED: bool = Self::ANYTHING;
-    /// Whether host functions that wait must be registered as `Send`, and each poll of a test is on another thread.
+    /// Whether host functions that wait must be registered as `Send`. If so, each poll of a test is on another thread.
     const MOVES: bool = false;
 
     /// Makes a stack of this kind.
@@ -25,7 +25,7 @@ pub(crate) trait Kind: 'static {
         Self::Stack::new(size)
     }
 
-    /// A call with all that it needs, on its way from one place to another. `Send` if calls of this kind are.
+    /// A call together with everything that it needs, which can be moved. It is `Send` if calls of this kind are.
     type Boxed: Future<Output = Result<i32>> + Unpin + 'static;
 
     /// Calls a function on a stack.
@@ -55,7 +55,7 @@ pub(crate) enum Fiber {}
 impl Kind for Fiber {
     type Stack = wasmtime_async::FiberStack;
     const ANYTHING: bool = false;
-    // What cannot be seen is not refused.
+    // A stack does not refuse what it cannot see.
     const NESTED: bool = !cfg!(thread_list);
 
     boxed!();
@@ -72,8 +72,8 @@ impl Kind for Unchecked {
 
     #[expect(unsafe_code, reason = "has a contract, which the tests meet")]
     fn stack_of(size: usize) -> Result<Self::Stack, Error> {
-        // SAFETY: no test suspends code that has anything of its thread: neither locks nor guards nor what a
-        // thread-local variable lends. What tests look at of thread-local variables they copy.
+        // SAFETY: no test suspends code that keeps anything in its thread: no locks, no guards, and nothing that a
+        // thread-local variable lends. Tests copy what they read from thread-local variables.
         unsafe { wasmtime_async::FiberStack::unchecked(size) }
     }
 

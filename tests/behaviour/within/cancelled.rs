@@ -1,4 +1,4 @@
-//! Nested calls that are dropped before they end, alone or with the calls around them.
+//! Nested calls that are dropped before they end, alone or together with the calls around them.
 
 use super::{Left, NEVER, Nests, RUN, assert_polls, call_back, end, fibers, func, program, wait};
 use crate::common::futures::{cancel, pending, poll_once};
@@ -23,7 +23,8 @@ fibers!(
     by_a_host_function_that_ends,
 );
 
-/// Suspended after any number of polls, a nested call unwinds, and the host function goes on with another.
+/// A nested call is dropped after any number of polls. It unwinds, and the host function continues with another nested
+/// call.
 fn a_nested_call_alone<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -52,7 +53,7 @@ fn a_nested_call_alone<K: Kind>(code: Code) -> Result<()> {
             assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 21 + 7 + RUN);
             let mut expected = vec!["drops", "left wait", "goes on", "left wait", "left host function", "left wait"];
             if polls < 2 {
-                // The first poll does not begin the call, but asks for what comes before the next.
+                // The first poll does not begin the call, but requests what precedes the next one.
                 expected.remove(1);
             }
             assert_eq!(log.take(), expected, "{polls}");
@@ -122,7 +123,7 @@ fn untyped_and_instantiation<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// guest → host → guest → … until 0, where it waits for ever. Each host function says when it is left.
+/// guest → host → guest → … until 0, where it waits forever. Each host function logs when it is left.
 fn descends(store: &mut Store<Host>) -> Result<AsyncFunc<i32, i32>> {
     program(store, |mut caller, (n,)| {
         Box::new(async move {
@@ -141,7 +142,7 @@ fn descends(store: &mut Store<Host>) -> Result<AsyncFunc<i32, i32>> {
     })
 }
 
-/// What is logged when all is dropped while the innermost of so many levels waits.
+/// The log when everything is dropped while the innermost of this many levels waits.
 fn all_left(depth: i32) -> Vec<String> {
     let levels = (0..=depth).flat_map(|n| [format!("left {n}"), format!("left before {n}")]);
     ["left wait".to_owned()].into_iter().chain(levels).collect()
@@ -182,7 +183,7 @@ fn fifty_levels<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Each level waits on the way in and on the way out, and the call is dropped after every number of polls that it takes.
+/// Each level waits on the way in and on the way out. The call is dropped after every possible number of polls.
 fn at_every_poll<K: Nests>(code: Code) -> Result<()> {
     const DEPTH: i32 = 5;
     let mut stack = stack::<K>();
@@ -216,7 +217,7 @@ fn at_every_poll<K: Nests>(code: Code) -> Result<()> {
             assert!(poll_once(&mut call).is_pending());
         }
         cancel(call);
-        // As many as came in, one for each that did not go on, and none twice.
+        // Exactly one entry for each host function that was entered and did not finish.
         let left = log.take().iter().filter(|entry| *entry == "left").count();
         let entered = if dropped_after == 0 { 0 } else { (DEPTH + 1).min(i32::try_from(dropped_after)?) };
         assert_eq!(left, usize::try_from(entered)?, "{dropped_after}");
@@ -226,7 +227,7 @@ fn at_every_poll<K: Nests>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// One of the host functions gives up: those within are left, those outside go on.
+/// One of the host functions gives up. The inner ones are left, and the outer ones continue.
 fn one_level_of_many<K: Kind>(code: Code) -> Result<()> {
     const DEPTH: i32 = 6;
     let mut stack = stack::<K>();
@@ -278,7 +279,7 @@ fn one_level_of_many<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// The host function's future ends, in one way or another, with a nested call in it that is suspended.
+/// The host function's future ends in various ways while it holds a suspended nested call.
 fn by_a_host_function_that_ends<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -304,7 +305,7 @@ fn by_a_host_function_that_ends<K: Kind>(code: Code) -> Result<()> {
                 }
             }))
         })?;
-        // What is asked for in the first poll has not begun in it.
+        // A call that is requested in the first poll has not begun in that poll.
         let left = if polls == 0 { vec!["left host function"] } else { vec!["left wait", "left host function"] };
         let result = end(&mut run.call(&mut stack, &mut store, 0)).1;
         assert_eq!(result?, 5 + RUN);

@@ -1,4 +1,4 @@
-//! References to what is garbage collected, on all levels of nested calls.
+//! Garbage-collected references on all levels of nested calls.
 
 use super::{Nests, end, fibers};
 use crate::common::futures::{cancel, pending, poll_once};
@@ -14,7 +14,8 @@ matrix!(references_on_all_levels, dropped_with_references_on_all_levels, structs
 
 fibers!(dropped_beside_references_of_the_host_function);
 
-/// Keeps references in local variables while its host functions suspend the stack, collect garbage, and call it again.
+/// A guest that keeps references in local variables while its host functions suspend the stack, collect garbage, and
+/// call it again.
 const KEEPS: &str = r#"(module
     (import "" "make" (func $make (param i32) (result externref)))
     (import "" "collect" (func $collect))
@@ -33,7 +34,7 @@ const KEEPS: &str = r#"(module
         (call $check (local.get $one) (local.get $depth))
         (call $check (local.get $two) (i32.add (local.get $depth) (i32.const 100)))))"#;
 
-/// Lives as long as it can be reached.
+/// Data that lives as long as it is reachable.
 struct Kept {
     number: i32,
     _alive: Arc<()>,
@@ -67,7 +68,7 @@ fn collect(store: &mut Store<Host>) -> Func {
     })
 }
 
-/// `run` of [`KEEPS`], each of whose host functions keeps a reference of its own while it calls the guest again.
+/// `run` of [`KEEPS`]. Each of its host functions keeps a reference of its own while it calls the guest again.
 fn keeps(store: &mut Store<Host>, alive: &Arc<()>) -> Result<Func> {
     let inner_alive = Arc::clone(alive);
     let deeper = Func::wrap_suspending_boxed(&mut *store, move |mut caller: Caller<'_, Host>, (depth,): (i32,)| {
@@ -95,7 +96,7 @@ fn references_on_all_levels<K: Kind>(code: Code) -> Result<()> {
     let mut store = with(code, |_| ())?;
     let alive = Arc::new(());
     let run = keeps(&mut store, &alive)?;
-    // What was here, and what the host functions' closures have.
+    // The reference of this test, and those that the host functions' closures hold.
     let few = Arc::strong_count(&alive);
     for depth in [0, 1, 2, 10] {
         end(&mut run.call_on(&mut stack, &mut store, &[Val::I32(depth)], &mut [])).1?;
@@ -126,8 +127,8 @@ fn dropped_with_references_on_all_levels<K: Nests>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// A nested call is dropped after any number of polls, garbage is collected at once, and what the host function and the guest
-/// outside have is still there.
+/// A nested call is dropped after any number of polls, and garbage is collected at once. The references of the host
+/// function and of the outer guest still work.
 fn dropped_beside_references_of_the_host_function<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = with(code, |_| ())?;
@@ -178,7 +179,7 @@ fn dropped_beside_references_of_the_host_function<K: Kind>(code: Code) -> Result
     assert_usable(&mut stack, &mut store)
 }
 
-/// Objects that the guest makes and reads itself.
+/// Objects that the guest makes and reads by itself.
 fn structs_on_all_levels<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = with(code, |config| {

@@ -1,4 +1,4 @@
-//! Nested calls beside other futures: timeouts, and what they wait for themselves.
+//! Nested calls next to other futures: timeouts, and futures that nested calls wait for.
 
 use super::{GUEST, NEVER, RUN, call_back, end, fibers, func, in_place, program, wait};
 use crate::common::futures::{CountingWaker, pending, poll_once};
@@ -20,7 +20,7 @@ fibers!(timeouts, timeouts_of_guests_that_spin, joined_with_what_it_waits_for);
 
 in_place!(timeouts_come_late, others_have_their_turn_afterwards, guests_wait_in_vain_for_others);
 
-/// Polls as an executor does, as long as the waker is woken meanwhile. Pending is what has to wait for something else.
+/// Polls like an executor, as long as the waker is woken. Pending means that something else must happen first.
 pub(super) fn poll_while_woken<F: Future + Unpin>(call: &mut F, waker: &Arc<CountingWaker>) -> Poll<F::Output> {
     for _ in 0..10_000 {
         let woken = waker.woken();
@@ -32,10 +32,10 @@ pub(super) fn poll_while_woken<F: Future + Unpin>(call: &mut F, waker: &Arc<Coun
     panic!("woken for ever");
 }
 
-/// Where a host function finds what to receive from.
+/// Where a host function finds the channel to receive from.
 pub(super) type Slot = Arc<Mutex<Option<oneshot::Receiver<i32>>>>;
 
-/// A host function that waits for what is sent to it.
+/// A host function that waits for a message.
 pub(super) fn receives(store: &mut Store<Host>) -> (Func, Slot) {
     let slot = Slot::default();
     let inner = Arc::clone(&slot);
@@ -64,7 +64,7 @@ fn the_last_waker_is_woken<K: Kind>(code: Code) -> Result<()> {
         }
     });
     let back = Func::wrap_suspending_boxed(&mut store, |mut caller: Caller<'_, Host>, (n,): (i32,)| {
-        // Two levels, each of which passes on what it is given.
+        // Two levels, each of which forwards its parameter.
         Box::new(async move { call_back(&mut caller, if n == 0 { "inner" } else { "again" }, n - 1).await })
     });
     let run = program_with(&mut store, wait, back)?;
@@ -82,7 +82,7 @@ fn the_last_waker_is_woken<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// A host function gives its guest until `timer` is set, and then asks it for something else.
+/// A host function lets its guest run until `timer` is set, and then calls it for something else.
 fn with_timeout(store: &mut Store<Host>, timer: &Event) -> Result<AsyncFunc<i32, i32>> {
     let timer = timer.clone();
     program(store, move |mut caller, (n,)| {
@@ -104,7 +104,7 @@ fn with_timeout(store: &mut Store<Host>, timer: &Event) -> Result<AsyncFunc<i32,
     })
 }
 
-/// The timeout comes with the poll after it was due, whether the guest waits for one thing or for many.
+/// The timeout takes effect at the first poll after it is due, whether the guest waits for one thing or for many.
 fn timeouts<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -131,13 +131,13 @@ fn timeouts<K: Kind>(code: Code) -> Result<()> {
             assert_usable(&mut stack, &mut store)?;
         }
     }
-    // In time.
+    // The guest ends in time.
     let run = with_timeout(&mut store, &Event::default())?;
     assert_eq!(end(&mut run.call(&mut stack, &mut store, 5)).1?, 51 + RUN);
     Ok(())
 }
 
-/// The nested call lasts as long as it lasts, the timer notwithstanding.
+/// The timer does not end the nested call, which takes as long as it takes.
 fn timeouts_come_late<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -152,7 +152,7 @@ fn timeouts_come_late<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// A guest that does not wait at all, but has time slices.
+/// A guest that never waits, but has time slices.
 fn timeouts_of_guests_that_spin<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = with(code, |config| {
@@ -217,7 +217,7 @@ fn joined_with_what_it_waits_for<K: Kind>(code: Code) -> Result<()> {
                     _ => tokio::join!(call_back(&mut caller, "inner", 0), sends).0?,
                 };
             }
-            // For the guest outside.
+            // For the outer guest.
             let (sender, receiver) = oneshot::channel();
             *slot.lock().expect("nothing panics with the lock held") = Some(receiver);
             sender.send(100).expect("somebody waits for it");
@@ -235,7 +235,8 @@ fn joined_with_what_it_waits_for<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// `run` of a guest whose host function calls it and sends something at the same time, to where the guest may wait for it.
+/// `run` of a guest whose host function calls the guest and at the same time sends something that the guest may wait
+/// for.
 fn calls_and_sends(store: &mut Store<Host>, wait: Func, slot: Slot) -> Result<AsyncFunc<i32, i32>> {
     let back = Func::wrap_suspending_boxed(&mut *store, move |mut caller: Caller<'_, Host>, (n,): (i32,)| {
         let slot = Arc::clone(&slot);
@@ -270,8 +271,8 @@ fn others_have_their_turn_afterwards<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// So a guest that waits for one of them waits in vain, until the call is dropped: the nested call is told, and the poll of the
-/// host function comes to its end.
+/// A guest that waits for such a message waits in vain until the call is dropped. Then the nested call gets the error,
+/// and the poll of the host function ends.
 fn guests_wait_in_vain_for_others<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);

@@ -1,4 +1,4 @@
-//! guest → host → guest → host → …, many levels deep, and many such calls at once.
+//! guest → host → guest → host → …, many levels deep, and many such calls at the same time.
 
 use super::{GUEST, Nests, RUN, assert_polls, call_back, end, fibers, func, program, wait};
 use crate::common::futures::{cancel, finish, pending, poll_once};
@@ -18,12 +18,12 @@ matrix!(fifty_levels, by_way_of_other_stores, many_in_random_order, without_end)
 
 fibers!(with_others_on_each_level, without_end_with_much_on_the_stack);
 
-/// What each level adds to the result.
+/// The number that each level adds to the result.
 fn answer(id: i32, level: i32) -> i32 {
     (id + 1) * (level + 3)
 }
 
-/// A host function that calls its guest until 0, and waits before and after; `level` tells how often.
+/// A host function that calls its guest until 0, and waits before and after. `level` says how often.
 fn descends(level: fn(&mut Host, i32) -> usize) -> impl for<'a> Fn(Caller<'a, Host>, (i32,)) -> super::Back<'a> {
     move |mut caller, (n,)| {
         Box::new(async move {
@@ -38,7 +38,7 @@ fn descends(level: fn(&mut Host, i32) -> usize) -> impl for<'a> Fn(Caller<'a, Ho
     }
 }
 
-/// What [`descends`] comes to.
+/// The result of [`descends`].
 fn expected(id: i32, depth: i32) -> i32 {
     21 + depth + (0..=depth).map(|level| answer(id, level)).sum::<i32>()
 }
@@ -57,7 +57,7 @@ fn fifty_levels<K: Nests>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Each nested call is one of two that are joined, or the first of two, in turn.
+/// Each nested call is alternately one of two joined futures, or the first of two.
 fn with_others_on_each_level<K: Kind>(code: Code) -> Result<()> {
     const DEPTH: i32 = 50;
     let mut stack = stack::<K>();
@@ -92,8 +92,8 @@ fn with_others_on_each_level<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// A nested call, three levels deep, whose innermost host function makes a call on another stack, in another store, with the
-/// same inside; so many times.
+/// A nested call, three levels deep. Its innermost host function makes a call on another stack, in another store, which
+/// contains the same again, `towers` times.
 fn tower<K: Kind>(code: Code, towers: i32) -> BoxFuture<'static, Result<i32>> {
     Box::pin(sent(async move {
         let (mut stack, mut store) = (stack::<K>(), store(code));
@@ -117,7 +117,7 @@ fn by_way_of_other_stores<K: Kind>(code: Code) -> Result<()> {
     for towers in 0..4 {
         assert_eq!(end(&mut tower::<K>(code, towers)).1?, 11 + (towers + 1) * (2 + RUN));
     }
-    // Dropped at any time.
+    // Drops the call at various points.
     for polls in (0..20).step_by(3) {
         let mut tower = tower::<K>(code, 2);
         for _ in 0..polls {
@@ -130,7 +130,7 @@ fn by_way_of_other_stores<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Calls of random depths that wait for random times, in flight at once.
+/// Calls of random depths that wait for random times, all in flight together.
 fn many_in_random_order<K: Kind>(code: Code) -> Result<()> {
     const DEPTHS: usize = 6;
     const WASM_STACK: usize = 128 << 10;
@@ -151,14 +151,14 @@ fn many_in_random_order<K: Kind>(code: Code) -> Result<()> {
         let stack = K::stack_of(DEFAULT_STACK_SIZE / 4)?;
         calls.push((expected(id, depth) + RUN, K::boxed(stack, store, run, depth)));
     }
-    // All have begun before any goes on.
+    // All calls begin before any of them resumes.
     for (_, call) in &mut calls {
         assert!(poll_once(call).is_pending());
     }
     while !calls.is_empty() {
         let chosen = random.below(calls.len());
         if random.one_in(50) {
-            // Dropped in the middle.
+            // Drops the call in the middle.
             cancel(calls.swap_remove(chosen).1);
             continue;
         }
@@ -171,10 +171,10 @@ fn many_in_random_order<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Recursion by way of nested calls ends in a trap, however deep that is.
+/// Recursion through nested calls ends in a trap, however deep it is.
 fn without_end<K: Nests>(code: Code) -> Result<()> {
     if K::IN_PLACE && code == Code::Pulley {
-        // As with wasmtime's own calls, whose frames are not on the interpreter's stack, nothing limits this.
+        // Nothing limits this, as with wasmtime's own calls, whose frames are not on the interpreter's stack.
         return Ok(());
     }
     let mut stack = stack::<K>();
@@ -194,7 +194,7 @@ fn without_end<K: Nests>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Polls with that much in use on the stack.
+/// Polls while this much of the stack is in use.
 #[inline(never)]
 #[expect(clippy::large_stack_arrays, reason = "is to use up the stack")]
 fn poll_with_much<F: Future + Unpin>(future: &mut F, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -205,7 +205,7 @@ fn poll_with_much<F: Future + Unpin>(future: &mut F, cx: &mut Context<'_>) -> Po
     poll
 }
 
-/// The host functions' futures are polled on a stack of their own, which has an end, too.
+/// The host functions' futures are polled on a stack of their own, which also has an end.
 fn without_end_with_much_on_the_stack<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);

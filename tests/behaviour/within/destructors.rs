@@ -1,4 +1,4 @@
-//! Destructors that run when nested calls are dropped, and panic, or call the guest.
+//! Destructors that run when nested calls are dropped, and that panic or call the guest.
 
 use super::endings::{MESSAGE, assert_message};
 use super::{Left, NEVER, RUN, call_back, end, fibers, func, program, program_of};
@@ -17,7 +17,7 @@ matrix!(call_the_guest);
 
 fibers!(panics_with_a_nested_call, panics_with_all_calls, panics_while_the_host_function_does);
 
-/// Calls the guest when it is dropped, come what may.
+/// Calls the guest when it is dropped, whatever happens.
 struct CallsOnDrop<'a, 'b>(&'a mut Caller<'b, Host>);
 
 impl Drop for CallsOnDrop<'_, '_> {
@@ -37,7 +37,7 @@ impl Drop for CallsOnDrop<'_, '_> {
     }
 }
 
-/// With the call around it, or with the nested call that the destructor's host function is a part of.
+/// Drops the outer call, or the nested call to which the destructor's host function belongs.
 fn call_the_guest<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -47,7 +47,7 @@ fn call_the_guest<K: Kind>(code: Code) -> Result<()> {
             let inner = func(&mut caller, "inner");
             let calls = CallsOnDrop(&mut caller);
             match n {
-                // Waits for something else, without a nested call, or when that has ended.
+                // Waits for something else, without a nested call or after one.
                 0 => pending(usize::MAX).await,
                 1 => {
                     inner.call_within(&mut *calls.0, 0).await?;
@@ -75,7 +75,7 @@ fn call_the_guest<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Panics when it is dropped, unless something else does.
+/// Panics when it is dropped, unless the thread is panicking already.
 struct PanicsOnDrop;
 
 impl Drop for PanicsOnDrop {
@@ -86,7 +86,7 @@ impl Drop for PanicsOnDrop {
     }
 }
 
-/// A host function that waits for ever, and panics when it is cancelled.
+/// A host function that waits forever, and panics when it is cancelled.
 fn panics_on_drop(store: &mut Store<Host>) -> Func {
     Func::wrap_suspending_send(store, |caller: Caller<'_, Host>, n: i32| {
         let local = caller.data().log.on_drop("left wait");
@@ -101,7 +101,7 @@ fn panics_on_drop(store: &mut Store<Host>) -> Func {
     })
 }
 
-/// The panic comes out of where the nested call is dropped.
+/// The panic comes out where the nested call is dropped.
 fn panics_with_a_nested_call<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -139,7 +139,7 @@ fn panics_with_a_nested_call<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// The panic comes out of where the whole call is dropped, and all levels are left.
+/// The panic comes out where the whole call is dropped, and all levels are left.
 fn panics_with_all_calls<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -170,7 +170,7 @@ fn panics_with_all_calls<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Of two panics at once, the first goes on.
+/// If there are two panics at the same time, the first one propagates.
 fn panics_while_the_host_function_does<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);

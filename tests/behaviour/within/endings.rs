@@ -1,4 +1,4 @@
-//! Nested calls that end badly: what comes out of them, and how the host function goes on.
+//! Nested calls that fail: what comes out of them, and how the host function continues.
 
 use super::{ERROR, Left, NEVER, PANIC, RUN, call_back, end, fibers, func, program, wait};
 use crate::common::futures::{pending, poll_caught};
@@ -80,7 +80,7 @@ pub(super) fn assert_message(payload: &(dyn Any + Send)) {
     assert_eq!(payload.downcast_ref(), Some(&MESSAGE));
 }
 
-/// A panic comes out of the nested call's poll, where it can be caught, or goes on from there.
+/// A panic comes out of the nested call's poll. It can be caught there, or propagates.
 fn panics<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -117,7 +117,7 @@ fn panics<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// Through several levels, all of which are left, to where it is caught, or out of the whole call.
+/// The panic leaves several levels, until it is caught or comes out of the whole call.
 fn many_levels_up<K: Kind>(code: Code) -> Result<()> {
     const DEPTH: i32 = 5;
     let mut stack = stack::<K>();
@@ -168,7 +168,7 @@ fn many_levels_up<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// The nested call panics as wasmtime's own does, and the host function can catch it.
+/// The nested call panics as wasmtime's own function does, and the host function can catch the panic.
 fn functions_of_another_store<K: Kind>(code: Code) -> Result<()> {
     fn message(payload: &(dyn Any + Send)) -> String {
         let text = payload.downcast_ref::<&str>().map(|&text| text.to_owned());
@@ -196,7 +196,7 @@ fn functions_of_another_store<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// What panics is the host function, beside its nested call, which is unwound.
+/// The host function panics while it has a nested call, which is unwound.
 fn panics_of_host_functions_with_a_nested_call<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);

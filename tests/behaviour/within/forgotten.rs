@@ -1,5 +1,5 @@
-//! Nested calls that are forgotten while they are suspended. They are in the way of all that lies below them, so the whole call
-//! is lost with them, and its store; nothing else is.
+//! Nested calls that are forgotten while they are suspended. They block everything below them on the stack, so the
+//! whole call and its store are lost with them. Nothing else is.
 
 use super::{Left, NEVER, RUN, assert_is, call_back, end, fibers, func, program};
 use crate::common::futures::{cancel, pending, poll_once};
@@ -37,14 +37,14 @@ fn assert_lost(store: &Store<Host>) {
     assert!(text.contains("lost: true"), "{text}");
 }
 
-/// What is done with a nested call that is suspended.
+/// What happens to a suspended nested call.
 #[derive(Clone, Copy)]
 enum Away {
     Forgotten,
     DroppedElsewhere,
 }
 
-/// Lets a nested call wait for ever, and puts it away.
+/// Lets a nested call wait forever, and puts it away.
 async fn suspended_and_put_away(caller: &mut Caller<'_, Host>, away: Away) {
     let inner = func(caller, "inner");
     let mut call = inner.call_within(caller, NEVER);
@@ -59,7 +59,7 @@ async fn suspended_and_put_away(caller: &mut Caller<'_, Host>, away: Away) {
     }
 }
 
-/// The host function goes on to its end, without nested calls and, in compiled code, without synchronous ones.
+/// The host function runs to its end without nested calls. In compiled code it makes no synchronous calls either.
 fn goes_on_without<K: Kind>(code: Code, away: Away) -> Result<()> {
     let mut stack = stack::<K>();
     for waits in 0..3 {
@@ -89,7 +89,7 @@ fn goes_on_without<K: Kind>(code: Code, away: Away) -> Result<()> {
         assert_is(result, is_lost);
         assert_eq!(polls, 2 * waits);
         drop(call);
-        // Nothing ever runs of the nested guest's host function, nor of the guest outside.
+        // Nothing of the nested guest's host function, or of the outer guest, ever runs.
         assert_eq!(log.take(), ["ends", "left host function"]);
         assert_lost(&store);
         drop(store);
@@ -103,7 +103,7 @@ fn the_call_ends_with_the_host_function<K: Kind>(code: Code) -> Result<()> {
     goes_on_without::<K>(code, Away::Forgotten)
 }
 
-/// From where the stack cannot be entered, to unwind the guest: that is as if it had been forgotten.
+/// Dropping the call where the stack cannot be entered to unwind the guest has the same effect as forgetting it.
 fn dropped_on_another_thread<K: Kind>(code: Code) -> Result<()> {
     goes_on_without::<K>(code, Away::DroppedElsewhere)
 }
@@ -124,7 +124,7 @@ fn whatever_the_host_function_ends_in<K: Kind>(code: Code) -> Result<()> {
                 }
             })
         })?;
-        // Error and panic of the host function have nowhere to go.
+        // Nothing receives the host function's error or panic.
         assert_is(end(&mut run.call(&mut stack, &mut store, ending)).1, is_lost);
         assert_eq!(log.take(), ["left host function"]);
         assert_lost(&store);
@@ -147,7 +147,7 @@ fn forgets_on_level_0(store: &mut Store<Host>) -> Result<AsyncFunc<i32, i32>> {
             }
             let result = call_back(&mut caller, "again", n - 1).await;
             assert_is(result, is_lost);
-            // Nor can there be another.
+            // It cannot make another one either.
             let result = call_back(&mut caller, "inner", 1).await;
             log.add(format!("{n} is told"));
             pending(1).await;
@@ -156,7 +156,7 @@ fn forgets_on_level_0(store: &mut Store<Host>) -> Result<AsyncFunc<i32, i32>> {
     })
 }
 
-/// Those further out are told by their nested calls, one after the other.
+/// The outer host functions get the error from their nested calls, one after the other.
 fn on_an_inner_level<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     for depth in 0..5 {
@@ -177,7 +177,8 @@ fn on_an_inner_level<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// A host function drops its nested call, within which one was forgotten. So the dropped one is as good as forgotten, too.
+/// A host function drops its nested call, after one within it was forgotten. So the dropped call is as good as
+/// forgotten, too.
 fn with_a_level_that_is_dropped<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     for polls in 0..5 {
@@ -215,7 +216,7 @@ fn with_a_level_that_is_dropped<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// The whole call is dropped when a nested one was forgotten: the host functions are left, the guests are not.
+/// The whole call is dropped after a nested one was forgotten. The host functions are left, the guests are not.
 fn the_call_is_dropped<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     for depth in 0..4 {
@@ -255,7 +256,7 @@ fn the_call_is_forgotten_too<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Its data, too, which whatever was forgotten may refer to.
+/// The store's data is lost, too, because the forgotten code may refer to it.
 fn the_store_is_lost<K: Kind<Stack: Carries<(Log, Arc<()>)>>>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let alive = Arc::new(());
@@ -314,7 +315,7 @@ fn calls_beside_it_go_on<K: Kind>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// What has not begun is in nobody's way, even if it was polled.
+/// A call that has not begun blocks nothing, even if it was polled.
 fn before_it_has_begun<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);

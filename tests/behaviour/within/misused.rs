@@ -1,5 +1,5 @@
-//! Nested calls in the wrong hands, and in places where they would leave suspended what must not be: an error, and the host
-//! function goes on.
+//! Nested calls that the wrong code polls, or that would suspend frames that must not be suspended. They return an
+//! error, and the host function continues.
 #![expect(unsafe_code, reason = "one is polled where safe code can hardly bring it")]
 
 use super::{NEVER, Nests, RUN, assert_is, call_back, end, fibers, func, in_place, program, program_of};
@@ -32,7 +32,7 @@ fn poll<F: Future + Unpin>(call: &mut F) -> Poll<F::Output> {
     Pin::new(call).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// By code that no guest has called, and in a host function of a guest without a stack.
+/// Called by code that no guest has called, and in a host function of a guest without a stack.
 fn outside_of_calls<K: Kind>(code: Code) -> Result<()> {
     let mut store = store(code);
     let nothing = Func::wrap(&mut store, |n: i32| n).get_async(&store).typed::<i32, i32>()?;
@@ -47,7 +47,7 @@ fn outside_of_calls<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack::<K>(), &mut store)
 }
 
-/// Polled there, it says so, and goes on where it belongs.
+/// Polled on another thread, the call returns an error, and then works where it belongs.
 fn on_another_thread<K: Nests>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -75,7 +75,7 @@ fn on_another_thread<K: Nests>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// The host function has no future.
+/// A synchronous host function has no future.
 fn in_synchronous_host_functions<K: Nests>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -95,7 +95,7 @@ fn in_synchronous_host_functions<K: Nests>(code: Code) -> Result<()> {
         } else {
             assert_is(result, |error| matches!(error, Error::NotWithin));
         }
-        // This is no different from any other future.
+        // Awaiting this is no different from any other future.
         let run = program_of(&mut store, waits)?;
         let result = end(&mut run.call(&mut stack, &mut store, n)).1;
         if K::ANYTHING {
@@ -108,7 +108,8 @@ fn in_synchronous_host_functions<K: Nests>(code: Code) -> Result<()> {
     Ok(())
 }
 
-/// Not awaited by the host function's future, but blocked on: it would have to be pending for the nested guest to run.
+/// The host function's future does not await the call, but blocks on it. It would have to be pending for the nested
+/// guest to run.
 fn blocked_on_in_the_poll<K: Nests>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -131,7 +132,7 @@ fn blocked_on_in_the_poll<K: Nests>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// Not with the host function's [`Caller`].
+/// Called with another store than that of the host function's [`Caller`].
 fn with_another_store<K: Nests>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -145,7 +146,7 @@ fn with_another_store<K: Nests>(code: Code) -> Result<()> {
             } else {
                 assert_refused(result, Between::OtherStore);
             }
-            // The function of the one with the context of the other.
+            // The function of one store with the context of the other.
             call_back(&mut caller, "inner", n).await
         })
     })?;
@@ -155,7 +156,7 @@ fn with_another_store<K: Nests>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// A nested call, suspended and dropped, so that the running poll is still the one beside it.
+/// Suspends and drops a nested call. The running poll is still the one next to it.
 async fn suspended_and_dropped(caller: &mut Caller<'_, Host>) {
     let call = call_back(caller, "inner", NEVER);
     if let Either::Left(_) = select(pin!(call), pin!(pending(2))).await {
@@ -181,7 +182,7 @@ fn with_another_store_beside_one_that_was_dropped<K: Kind>(code: Code) -> Result
     assert_usable(&mut stack, &mut store)
 }
 
-/// Of a function of the host's own, which can be called there; it blocks, or it is an async one.
+/// Calls a function of the host's own, which may be called there. It blocks, or it is async.
 fn within_a_synchronous_call_beside_one_that_was_dropped<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -214,21 +215,21 @@ fn within_a_synchronous_call_beside_one_that_was_dropped<K: Kind>(code: Code) ->
     assert_usable(&mut stack, &mut store)
 }
 
-/// A closure and what it borrows, without their names.
+/// A closure and what it borrows, with their types erased.
 struct Erased {
     closure: *mut (),
     call: fn(*mut ()),
 }
 
-// SAFETY: whose closure it is waits for the call.
+// SAFETY: the owner of the closure waits for the call.
 unsafe impl Send for Erased {}
 
-/// Calls a closure in a host function of another store's guest, which is called synchronously. What is passed there must have no
-/// lifetime otherwise.
+/// Calls a closure in a host function of another store's guest, which is called synchronously. Without this, what is
+/// passed there could have no lifetime.
 fn in_another_stores_call<F: FnMut()>(code: Code, closure: &mut F) -> Result<()> {
     let mut other = store(code);
     let call = |closure: *mut ()| {
-        // SAFETY: borrowed until the guest below has returned.
+        // SAFETY: it is borrowed until the guest below has returned.
         let closure = unsafe { &mut *closure.cast::<F>() };
         closure();
     };
@@ -240,8 +241,8 @@ fn in_another_stores_call<F: FnMut()>(code: Code, closure: &mut F) -> Result<()>
     runner(&mut other, ONCE, [calls_it])?.call(&mut other, &[], &mut [])
 }
 
-/// What polls it is the host function's future, but by way of a synchronous call into another store, of which nothing must be
-/// left on wasmtime's list of activations, nor under it.
+/// The host function's future polls the call, but through a synchronous call into another store. Nothing of that call
+/// may stay on wasmtime's list of activations, or below it.
 fn polled_within_another_stores_call<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -253,7 +254,7 @@ fn polled_within_another_stores_call<K: Kind>(code: Code) -> Result<()> {
                 in_another_stores_call(code, &mut || {
                     let Poll::Ready(result) = poll(&mut call) else { panic!("cannot be") };
                     if polls < 2 {
-                        // It has not begun: there is what would be left suspended.
+                        // The call has not begun. The frames in between would be suspended.
                         assert_refused(result, Between::NestedCall);
                     } else {
                         assert_is(result, |error| matches!(error, Error::NotWithin));
@@ -271,7 +272,7 @@ fn polled_within_another_stores_call<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// Its guest cannot be unwound there, so that it is as good as forgotten.
+/// The guest cannot be unwound there, so it is as good as forgotten.
 fn dropped_within_another_stores_call<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -295,7 +296,7 @@ fn dropped_within_another_stores_call<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut self::store(code))
 }
 
-/// In place, a nested call is one like wasmtime's own, wherever it is made.
+/// A nested call that runs in place is like one of wasmtime's own, wherever it is made.
 fn where_anything_is_suspended<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);

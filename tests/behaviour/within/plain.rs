@@ -1,4 +1,4 @@
-//! Nested calls that are awaited, of each kind and by host functions of each kind.
+//! Nested calls that are awaited: every kind of call, by every kind of host function.
 
 use super::{Nests, RUN, assert_is, assert_polls, call_back, end, func, program, program_of, wait};
 use crate::common::futures::pending;
@@ -19,7 +19,7 @@ matrix!(
 
 matrix!(local: async_closures);
 
-/// Each wait, of the host function and of the guest that it calls, is one pending poll of the whole call.
+/// Each wait of the host function, and of the guest that it calls, is one pending poll of the whole call.
 fn guests_that_wait_or_do_not<K: Nests>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -81,7 +81,7 @@ fn untyped<K: Nests>(code: Code) -> Result<()> {
             let log = caller.data().log.clone();
             log.take();
             let mut results = [Val::I64(5)];
-            // What does not fit is found out before anything runs.
+            // A mismatch is found before anything runs.
             assert!(inner.call_within(&mut caller, &[], &mut results).await.is_err());
             assert!(inner.call_within(&mut caller, &[Val::I64(n.into())], &mut results).await.is_err());
             assert!(inner.call_within(&mut caller, &[Val::I32(n)], &mut []).await.is_err());
@@ -99,7 +99,7 @@ fn untyped<K: Nests>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// Of the host functions that call.
+/// The host functions that make nested calls have signatures that are only known at run time.
 fn with_signatures_known_at_run_time<K: Nests>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -148,7 +148,7 @@ fn instantiation<K: Nests>(code: Code) -> Result<()> {
                 let got: AsyncFunc<i32, i32> = instance.get_typed_func(&mut caller, "got")?.into();
                 sum += got.call_within(&mut caller, 0).await?;
             }
-            // What is missing is found out before anything runs.
+            // A missing import is found before anything runs.
             assert!(Linker::new(&engine).instantiate_within(&mut caller, &module).await.is_err());
             Ok(sum)
         })
@@ -161,7 +161,7 @@ fn instantiation<K: Nests>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// Neither outside nor within.
+/// Without an outer guest, and without a nested one.
 fn host_functions_called_without_a_guest<K: Nests>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -217,7 +217,7 @@ fn before_the_first_poll_and_after_the_end<K: Nests>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// Closures that have the [`Caller`] across an await without a box, in all the ways to make one.
+/// Closures that hold the [`Caller`] across an await without a box, registered in every way.
 fn async_closures<K: Nests>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);

@@ -1,4 +1,4 @@
-//! Nested calls of host functions that were called in such a way that something would be left suspended that must not be.
+//! Nested calls of host functions whose callers would be suspended although they must not be.
 
 use super::{Nests, RUN, assert_is, call_back, end, func, program, program_of};
 use crate::common::futures::{finish, pending};
@@ -16,7 +16,7 @@ mod send {
     }
 }
 
-/// A host function calls the guest synchronously, and the host function that this calls makes a nested call.
+/// A host function calls the guest synchronously. The host function that this guest calls makes a nested call.
 fn within_synchronous_nested_calls<K: Nests>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -101,7 +101,7 @@ fn of_functions_that_are_not_send<K: Kind>(code: Code) -> Result<()> {
     });
     let run = program_of(&mut store, back)?;
     for n in 0..3 {
-        // Even if the nested guest does not wait.
+        // This holds even if the nested guest does not wait.
         let result = end(&mut run.call(&mut stack, &mut store, n)).1;
         assert_is(result, |error| matches!(error, Error::NotSend));
         assert_eq!(log.take(), ["left host function"]);

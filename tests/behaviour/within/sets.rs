@@ -1,4 +1,4 @@
-//! Nested calls in sets of futures and in loops, which poll now the one and now the other, when it was woken.
+//! Nested calls in sets of futures and in loops, which poll the call that was woken.
 
 use super::composed::{poll_while_woken, program_with, receives};
 use super::{RUN, call_back, end, fibers, func, program};
@@ -26,7 +26,7 @@ fibers!(
     polled_now_and_then,
 );
 
-/// More than [`join_all`] polls itself.
+/// More calls than [`join_all`] polls by itself.
 fn all_at_once<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -121,7 +121,8 @@ fn among_others_that_are_polled_when_woken<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// A nested call in a set in a set, on each of several levels, and the innermost guest waits for another of the outermost set.
+/// A nested call in a set within a set, on each of several levels. The innermost guest waits for another future of the
+/// outermost set.
 fn sets_within_sets<K: Kind>(code: Code) -> Result<()> {
     const DEPTH: i32 = 5;
     let mut stack = stack::<K>();
@@ -149,7 +150,7 @@ fn sets_within_sets<K: Kind>(code: Code) -> Result<()> {
                 Ok(1)
             }));
             let sum: Result<i32> = outer.collect::<Vec<_>>().await.into_iter().sum();
-            // For the guest outside.
+            // For the outer guest.
             let (sender, receiver) = oneshot::channel();
             sender.send(10_000).expect("the receiver is there");
             *slot.lock().expect("nothing panics with the lock held") = Some(receiver);
@@ -166,7 +167,7 @@ fn sets_within_sets<K: Kind>(code: Code) -> Result<()> {
 
 type Ticks = mpsc::UnboundedReceiver<i32>;
 
-/// A guest that waits until it is told to end, and a host function that takes ticks meanwhile.
+/// A guest that waits until it is told to end, and a host function that receives ticks in the meantime.
 fn takes_ticks<K: Kind>(code: Code, takes: fn(Caller<'_, Host>, Ticks) -> BoxFuture<'_, Result<i32>>) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -196,7 +197,7 @@ fn takes_ticks<K: Kind>(code: Code, takes: fn(Caller<'_, Host>, Ticks) -> BoxFut
         assert!(waker.woken() > woken);
         sum += tick;
         if tick % 5 == 0 {
-            // Several at once, and polls for nothing.
+            // Several ticks at once, and polls without any.
             sender.unbounded_send(tick)?;
             assert!(poll_with(&mut call, &waker).is_pending());
             sum += tick;
@@ -244,7 +245,7 @@ fn loops_of_tokio_select<K: Kind>(code: Code) -> Result<()> {
     })
 }
 
-/// Not in each poll of the host function's future, which waits for something else in between.
+/// The host function's future waits for something else in between, so not each of its polls polls the nested call.
 fn polled_now_and_then<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);

@@ -1,9 +1,9 @@
-//! wasmtime's own synchronous calls, from the future of a host function that has nested calls.
+//! wasmtime's own synchronous calls, made by the future of a host function that has nested calls.
 //!
-//! They work as in any host function, also right after a nested call has ended. When a nested call has been dropped while it
-//! was suspended, they do not until the host function has waited for something: compiled guests trap at once, as at the end of
-//! their stack, unless they are so small that they do not look, and guests of Pulley, which have a stack of their own, run, with
-//! its limit. None runs without one.
+//! They work as in any host function, also right after a nested call has ended. After a nested call was dropped while
+//! it was suspended, they do not work until the host function has waited for something. Until then, compiled guests
+//! trap at once, as at the end of their stack, unless they are so small that they do not check it. Pulley's guests have
+//! a stack of their own, so they run, with its limit. No guest runs without a limit.
 
 use super::{NEVER, RUN, call_back, end, fibers, func, program};
 use crate::common::futures::pending;
@@ -24,11 +24,11 @@ fibers!(
     waiting_synchronously,
 );
 
-/// All that a synchronous call can do here.
+/// Everything that a synchronous call can do here.
 #[track_caller]
 fn assert_works(caller: &mut Caller<'_, Host>) -> Result<()> {
     assert_eq!(func(caller, "nothing").as_typed().call(&mut *caller, 1)?, 8);
-    // Without having to wait.
+    // Without waiting.
     assert_eq!(func(caller, "inner").as_typed().call(&mut *caller, 0)?, 1);
     let recurse = func(caller, "recurse");
     for _ in 0..2 {
@@ -102,7 +102,7 @@ fn after_one_that_ended_among_others<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// A nested call, suspended and dropped, so that the running poll is still the one beside it.
+/// Suspends and drops a nested call. The running poll is still the one next to it.
 async fn suspended_and_dropped(caller: &mut Caller<'_, Host>) {
     let inner = func(caller, "inner");
     let mut call = inner.call_within(caller, NEVER);
@@ -126,14 +126,14 @@ fn after_one_that_was_dropped<K: Kind>(code: Code) -> Result<()> {
                     Code::Native => assert_overflow(result),
                     Code::Pulley => assert_eq!(result?, 1),
                 }
-                // It cannot wait there, in any case.
+                // The guest cannot wait there in any case.
                 let result = inner.as_typed().call(&mut caller, 1);
                 match code {
                     Code::Native => assert_overflow(result),
                     Code::Pulley => assert_refused(result, Between::Poll),
                 }
                 assert_overflow(recurse.as_typed().call(&mut caller, 0));
-                // Another nested call is fine.
+                // Another nested call works.
                 assert_eq!(inner.call_within(&mut caller, n).await?, 10 * n + 1);
                 assert_works(&mut caller)?;
 
@@ -150,7 +150,7 @@ fn after_one_that_was_dropped<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// Functions of the host's own need nothing of a guest's stack. What they call does.
+/// Functions of the host's own need no guest stack. What they call does.
 fn host_functions_after_one_that_was_dropped<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -176,8 +176,8 @@ fn host_functions_after_one_that_was_dropped<K: Kind>(code: Code) -> Result<()> 
     assert_usable(&mut stack, &mut store)
 }
 
-/// The host function's future cannot be left in the middle of its poll while it has a nested call, on any stack. Before and
-/// afterwards it is as ever.
+/// While it has a nested call, the host function's future cannot be suspended in the middle of its poll, on any stack.
+/// Before and afterwards it behaves as usual.
 fn waiting_synchronously<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);

@@ -1,4 +1,5 @@
-//! A case: what a guest's host functions do, and how the host calls it. Made from bytes, shown to people.
+//! A case: what a guest's host functions do, and how the host calls the guest. It is made from bytes, and can be
+//! printed.
 
 use crate::cases::choices::Choices;
 use std::fmt;
@@ -15,15 +16,15 @@ pub(crate) const IMPORTS: [&str; 8] = [
     "(result i64)",
 ];
 
-/// Fuel that lasts until a guest that recurses without end has used up its stack.
+/// Enough fuel for a guest that recurses without end to use up its stack.
 pub(crate) const MUCH_FUEL: u64 = 2_000_000;
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Case {
-    /// Whether nothing waits but async host functions that the guest of the call itself has called, or one that a host
-    /// function has called by a future, so that every kind of stack can suspend it: there is no other code that waits, and a
-    /// guest that was called back synchronously finds nothing to wait for.
+    /// Whether every kind of stack can suspend the case. Then the only code that waits are async host functions that
+    /// the guest of the call has called, or a guest that a host function has called as a future. A guest that was
+    /// called back synchronously finds nothing to wait for.
     pub(crate) known_only: bool,
     /// What each host function does.
     pub(crate) imports: Vec<Import>,
@@ -31,7 +32,7 @@ pub(crate) struct Case {
     pub(crate) fuel: u64,
     /// Whether a guest that reaches its epoch deadline traps, instead of yielding.
     pub(crate) deadline_traps: bool,
-    /// After which pending poll the instantiation is dropped, if at all.
+    /// The pending poll after which the instantiation is dropped, if any.
     pub(crate) cancel_start: Option<u32>,
     pub(crate) steps: Vec<Step>,
 }
@@ -40,16 +41,16 @@ pub(crate) struct Case {
 #[derive(Debug)]
 pub(crate) struct Import {
     pub(crate) shape: Shape,
-    /// What one call after another does, from the start again after the last.
+    /// What each call of the function does. After the last entry, the first one follows again.
     pub(crate) script: Vec<Vec<Action>>,
 }
 
-/// How a host function is made. To wasmtime's own async all but `Typed` are the same.
+/// How a host function is defined. In wasmtime's own async, all except `Typed` are the same.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Shape {
     /// Async, with the signature of a closure.
     Typed,
-    /// Async, with a signature known at run time.
+    /// Async, with a signature that is only known at run time.
     Untyped,
     /// Synchronous code that waits by suspending its stack.
     Blocking,
@@ -60,17 +61,17 @@ pub(crate) enum Shape {
 /// What a host function does before it returns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Action {
-    /// Is pending so many times.
+    /// Is pending this many times.
     Pause { times: u32, wake: Wake },
     /// Returns an error.
     Fail(u32),
     /// Panics.
     Panic(u32),
-    /// Calls an export of the guest, synchronously where that is this crate's way.
+    /// Calls an export of the guest, synchronously where this crate does so.
     CallBack { export: usize, swallow: bool },
-    /// Calls an export of the guest by a future of its own.
+    /// Calls an export of the guest as a future.
     CallWithin(Within),
-    /// Calls a guest of another store, which is pending so many times.
+    /// Calls a guest of another store, which is pending this many times.
     CallElsewhere { pauses: u32 },
     /// Grows the guest's memory by a page.
     GrowMemory,
@@ -80,7 +81,7 @@ pub(crate) enum Action {
     ReachDeadline,
     /// Collects the store's garbage.
     CollectGarbage,
-    /// Leaves the guest little fuel.
+    /// Leaves little fuel to the guest.
     BurnFuel(u64),
 }
 
@@ -89,16 +90,16 @@ pub(crate) enum Action {
 pub(crate) struct Within {
     pub(crate) export: usize,
     pub(crate) swallow: bool,
-    /// Whether by types known to Rust, where the signature is among the few that are.
+    /// Whether the call uses Rust types. Only for a few signatures.
     pub(crate) typed: bool,
     pub(crate) beside: Beside,
 }
 
-/// What goes on at the same time as such a call.
+/// What runs at the same time as such a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Beside {
     Nothing,
-    /// A future that is pending so many times, joined to the call.
+    /// A future that is pending this many times, joined to the call.
     Pause {
         times: u32,
         wake: Wake,
@@ -108,7 +109,7 @@ pub(crate) enum Beside {
     Elsewhere {
         pauses: u32,
     },
-    /// A future that is pending so many times: then the call is dropped, if it has not ended.
+    /// A future that is pending this many times. After that, the call is dropped if it has not ended.
     Until {
         times: u32,
         wake: Wake,
@@ -118,21 +119,21 @@ pub(crate) enum Beside {
 /// How two futures are joined.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Join {
-    /// By something that polls both whenever it is polled, the call first.
+    /// With a combinator that polls both whenever it is polled, the call first.
     CallFirst,
     CallLast,
-    /// By something that polls those that were woken.
+    /// With a combinator that polls the future that was woken.
     ByWakers,
 }
 
-/// How a future that is pending wakes its task.
+/// How a pending future wakes its task.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wake {
-    /// Within the poll.
+    /// During the poll.
     AtOnce,
-    /// When the driver says so, on the driver's thread.
+    /// When the driver decides, on the driver's thread.
     Later,
-    /// The same on another thread.
+    /// When the driver decides, on another thread.
     Elsewhere,
 }
 
@@ -140,25 +141,25 @@ pub(crate) enum Wake {
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) export: usize,
-    /// Where the arguments come from.
+    /// The seed of the arguments.
     pub(crate) arguments: u64,
     pub(crate) entry: Entry,
-    /// After which pending poll the call is dropped, if at all.
+    /// The pending poll after which the call is dropped, if any.
     pub(crate) cancel: Option<u32>,
 }
 
-/// How the host calls a guest. To wasmtime's own async `Closure` is the same as `Untyped`.
+/// How the host calls a guest. In wasmtime's own async, `Closure` is the same as `Untyped`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Entry {
     Untyped,
-    /// By types known to Rust, where the signature is among the few that are.
+    /// With Rust types. Only for a few signatures.
     Typed,
-    /// By wasmtime's synchronous function, in a closure that runs on the stack.
+    /// With wasmtime's synchronous function, in a closure that runs on the stack.
     Closure,
 }
 
 impl Case {
-    /// Any bytes make a case.
+    /// Makes a case from any bytes.
     pub(crate) fn new(bytes: &[u8]) -> Self {
         let mut choices = Choices::new(bytes);
         let known_only = !choices.one_in(2);
@@ -211,7 +212,7 @@ fn wake(choices: &mut Choices<'_>) -> Wake {
 }
 
 fn within(choices: &mut Choices<'_>) -> Within {
-    // Pending once at least, so that the call begins.
+    // Pending at least once, so that the call begins.
     let times = |choices: &mut Choices<'_>| u32::try_from(choices.within(1..=4)).expect("is small");
     let beside = match choices.below(8) {
         0 | 1 => Beside::Nothing,

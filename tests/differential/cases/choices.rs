@@ -1,7 +1,7 @@
-//! Where the decisions of a generator come from: a string of bytes, read from the front.
+//! The source of a generator's decisions: a string of bytes that is read from the front.
 //!
-//! When the bytes have run out, every decision falls on its first, plainest alternative. So any string of bytes is a
-//! case, and leaving bytes out or setting them to zero makes a case plainer: that is how failing cases are reduced.
+//! When the bytes have run out, every decision takes its first and simplest alternative. So any string of bytes is a
+//! case, and removing bytes or setting them to zero simplifies a case. This is how failing cases are reduced.
 
 use arbitrary::Unstructured;
 use std::ops::RangeInclusive;
@@ -14,7 +14,7 @@ impl<'a> Choices<'a> {
         Self(Unstructured::new(bytes))
     }
 
-    /// A number in the range; its start when there is nothing left to decide with.
+    /// A number in the range, or the start of the range when the bytes have run out.
     pub(crate) fn within(&mut self, range: RangeInclusive<usize>) -> usize {
         let start = *range.start();
         self.0.int_in_range(range).unwrap_or(start)
@@ -35,7 +35,7 @@ impl<'a> Choices<'a> {
         of[self.below(of.len())]
     }
 
-    /// Any 64 bits, most often few of them.
+    /// Any 64 bits, usually only a few of them set.
     pub(crate) fn bits(&mut self) -> u64 {
         match self.below(4) {
             0 => self.below(8) as u64,

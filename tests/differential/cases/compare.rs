@@ -1,4 +1,4 @@
-//! Compares what was seen of a case on one stack with what was seen in wasmtime's own async.
+//! Compares what one stack showed for a case with what wasmtime's own async showed.
 
 use crate::cases::guest::Guest;
 use crate::cases::run::Counts;
@@ -31,7 +31,7 @@ fn overflowed(record: &Record) -> bool {
         || record.events.contains(&Event::Overflowed)
 }
 
-/// What was in the way whenever something could not be suspended.
+/// What was in the way, each time that something could not be suspended.
 fn refusals(record: &Record) -> impl Iterator<Item = Between> {
     endings(record).filter_map(|ending| match ending {
         Ending::Refused(between) => Some(*between),
@@ -39,47 +39,49 @@ fn refusals(record: &Record) -> impl Iterator<Item = Between> {
     })
 }
 
-/// Whether a host function ends here because it, or what it called, could not be suspended.
+/// Whether a host function ends here because it, or something that it called, could not be suspended.
 fn is_refusal(event: &Event) -> bool {
     matches!(event, Event::CutShort { .. }) || matches!(called_back_to(event), Some(Ending::Refused(_)))
 }
 
-/// What may be different on a stack.
+/// The differences that are allowed on a stack.
 #[derive(Clone, Copy)]
 pub(crate) struct Leeway {
-    /// It suspends known frames only, and others may have to wait.
+    /// The stack suspends only known frames, and others may have to wait.
     pub(crate) may_refuse: bool,
-    /// A call of the guest by a future runs within one poll of that, and suspends its host function with all that is beside
-    /// it. What is beside goes on when the call has ended, so a step with such a thing may be pending more often or less.
-    /// Neither can the call be dropped in its middle, nor is the step the same that is dropped when it was pending so often.
+    /// When a host function calls its guest as a future, the call runs within one poll of that future, and suspends the
+    /// host function with everything else in it. The rest continues when the call has ended, so such a step may be
+    /// pending more or less often. The call cannot be dropped in the middle, and dropping the step after a number of
+    /// pending polls may hit a different point.
     pub(crate) in_place: bool,
-    /// It gives others a turn before so many waits without one. There the call is pending once more, and may be dropped.
+    /// The stack lets other tasks run after this many waits without a suspension. The call is pending once more there,
+    /// and may be dropped.
     pub(crate) waits_per_turn: Option<usize>,
 }
 
-/// How often others are given a turn at most. Host functions do not wait more often than they note what they do.
+/// The largest number of extra pending polls. Host functions wait at most as often as they log what they do.
 fn most_turns(record: &Record, leeway: Leeway) -> usize {
     leeway.waits_per_turn.map_or(0, |waits| record.events.len() / waits)
 }
 
-/// The first call of the guest by a future that has something beside it.
+/// The first call of the guest as a future with something next to it.
 fn first_race(record: &Record) -> Option<usize> {
     record.events.iter().position(|event| matches!(event, Event::CallsWithin { beside: true, .. }))
 }
 
-/// Whether the step or a call within was dropped in its middle.
+/// Whether the step, or a call within it, was dropped in the middle.
 fn was_dropped(record: &Record) -> bool {
     endings(record).any(|ending| *ending == Ending::Dropped)
 }
 
-/// How many events the two have in common, from the first.
+/// How many events, from the first on, the two have in common.
 fn alike(native: &Record, ours: &Record) -> usize {
     native.events.iter().zip(&ours.events).take_while(|(native, ours)| native == ours).count()
 }
 
-/// Compares two transcripts of a case. Where the stack refused to be suspended, if it may, they go different ways. So they do
-/// where a call ran in place, if it may, and something was dropped in the middle; and where a call was dropped when it gave
-/// others a turn.
+/// Compares two transcripts of a case. They may diverge where the stack refused to be suspended, where a call ran in
+/// place and something was dropped in the middle, and where a call was dropped while it let other tasks run, if the
+/// leeway allows it.
 pub(crate) fn compare(
     guest: &Guest,
     native: &[Record],
@@ -94,7 +96,8 @@ pub(crate) fn compare(
     for (number, (native, ours)) in native.iter().zip(all).enumerate() {
         let overflow = overflowed(native) || overflowed(ours);
         if overflow && let Guest::Arbitrary(_) = guest {
-            // How deep such a guest gets differs by a frame, or more in nested calls, and it shows in what it has done.
+            // How deep such a guest gets differs by a frame, or more in nested calls, and that changes what it has
+            // done.
             counts.add("arbitrary-guests-left-at-an-overflow", 1);
             if called_back(native) || called_back(ours) || native.ending == ours.ending {
                 return Ok(());
@@ -107,7 +110,7 @@ pub(crate) fn compare(
             if !ours.events.get(alike(native, ours)).is_none_or(is_refusal) {
                 return Err(format!("step {number}, which was refused:\n{}", difference(native, ours)));
             }
-            // Without an instance, there is no more.
+            // Without an instance there are no further steps.
             return if number == 0 { Ok(()) } else { same_number() };
         }
         let race = first_race(native).filter(|_| leeway.in_place);
@@ -151,7 +154,7 @@ pub(crate) fn compare(
     same_number()
 }
 
-/// What differs, with the events before.
+/// Describes what differs, with the events before it.
 fn difference(native: &Record, ours: &Record) -> String {
     let mut text = String::new();
     let mut line = |name: &str, native: &dyn fmt::Debug, ours: &dyn fmt::Debug| {

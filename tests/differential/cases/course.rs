@@ -1,4 +1,4 @@
-//! One run of a host function: what it does that is the same in every mode.
+//! One run of a host function: the part that is the same in every mode.
 
 use crate::cases::case::{Action, Beside, Case, Join, Shape};
 use crate::cases::random::mix;
@@ -10,19 +10,20 @@ use std::sync::{Arc, LazyLock};
 use wasmtime::{AsContextMut, Caller, ExternRef, Func, Result, Trap, Val, ValType};
 use wasmtime_async::{DEFAULT_STACK_SIZE, SendFiberStack, Stack};
 
-/// How deep host functions may call back into the guest.
+/// How many levels deep host functions may call back into the guest.
 const MAX_DEPTH: usize = 3;
 
-/// What an endless recursion costs the step, so that there are few of them: each runs for longer than all the rest.
+/// What an endless recursion costs the step. It runs for longer than everything else, so there should be few.
 const COST_OF_OVERFLOW: u64 = 1_000;
 
-/// Whether every stack lets host functions call their guest by a future here. What that takes is what a `SendFiberStack` takes.
+/// Whether every stack lets host functions call their guest as a future here. This has the same requirements as a
+/// `SendFiberStack`.
 pub(crate) fn nests() -> bool {
     static NESTS: LazyLock<bool> = LazyLock::new(|| SendFiberStack::new(DEFAULT_STACK_SIZE).is_ok());
     *NESTS
 }
 
-/// Notes that a host function ended before its time, unless told otherwise.
+/// Logs that a host function was left before its end, unless that is switched off.
 struct Unfinished {
     log: Log,
     import: usize,
@@ -45,14 +46,14 @@ pub(crate) struct Run {
     call: usize,
     level: Level,
     unfinished: Unfinished,
-    /// Where results and arguments come from.
+    /// The seed of results and arguments.
     number: u64,
-    /// Whether a nested call was dropped and this has not waited since: there, on native code, a synchronous call finds no
-    /// stack. See `CallWithin`.
+    /// Whether a nested call was dropped and this host function has not waited since. In native code, a synchronous
+    /// call finds no stack then. See `CallWithin`.
     pub(crate) must_wait: bool,
 }
 
-/// A call of the guest that is going on.
+/// A call of the guest that is in progress.
 pub(crate) struct CallBack {
     export: usize,
     swallow: bool,
@@ -89,10 +90,10 @@ impl Run {
         }
     }
 
-    /// What it does, one after another.
+    /// The actions, one after the other.
     pub(crate) fn actions(&self) -> impl Iterator<Item = Action> + use<> {
         let script = &self.case.imports[self.import].script;
-        // Where it cannot wait for the guest, or what it lies on cannot, it calls synchronously.
+        // If this cannot wait for the guest, or if the stack cannot be suspended here, it calls synchronously.
         let may_call_within = nests() && self.waits() && self.level.synchronous == 0;
         script[self.call % script.len()].clone().into_iter().map(move |action| match action {
             Action::CallWithin(within) if !may_call_within => {
@@ -110,7 +111,7 @@ impl Run {
         self.unfinished.log.add(event);
     }
 
-    /// What needs no waiting.
+    /// Does what needs no waiting.
     pub(crate) fn act<S: 'static>(&mut self, caller: &mut Caller<'_, World<S>>, action: Action) -> Result<()> {
         match action {
             Action::Fail(code) => {
@@ -125,7 +126,7 @@ impl Run {
             }
             Action::WriteMemory(address) => {
                 if let Some(memory) = caller.get_export("memory").and_then(wasmtime::Extern::into_memory) {
-                    // One that does not fit changes nothing.
+                    // A write that does not fit changes nothing.
                     let _ = memory.write(&mut *caller, address.into(), &self.number.to_le_bytes());
                 }
             }
@@ -145,18 +146,18 @@ impl Run {
         Ok(())
     }
 
-    /// How often something is pending that was to be so many times.
+    /// How often something is really pending that should be pending this many times.
     pub(crate) fn rounds<S>(&self, caller: &Caller<'_, World<S>>, times: u32) -> u32 {
         if self.waits() && caller.data().may_wait() { times } else { 0 }
     }
 
-    /// It has waited for something that was pending so many times.
+    /// Logs that something was pending this many times, and is ready now.
     pub(crate) fn resumed(&mut self, rounds: u32) {
         self.must_wait &= rounds == 0;
         self.log(Event::Resumed { import: self.import });
     }
 
-    /// A synchronous call of a function of the guest, with arguments and room for results.
+    /// Prepares a synchronous call of a function of the guest: its arguments, and space for its results.
     pub(crate) fn call_back<S: 'static>(
         &self,
         caller: &mut Caller<'_, World<S>>,
@@ -167,7 +168,7 @@ impl Run {
         self.prepare(caller, level, (export, swallow), params)
     }
 
-    /// The same by a future.
+    /// Prepares the same call as a future.
     pub(crate) fn call_within<S: 'static>(
         &self,
         caller: &mut Caller<'_, World<S>>,
@@ -207,7 +208,7 @@ impl Run {
         Some(CallBack { export, swallow, func, arguments, results })
     }
 
-    /// The guest has ended, or was dropped if there is no result.
+    /// Logs that the guest has ended, or was dropped if there is no result.
     pub(crate) fn called_back<S: 'static>(
         &mut self,
         caller: &mut Caller<'_, World<S>>,
@@ -219,7 +220,7 @@ impl Run {
             Some(Ok(())) => Ending::Returned(call.results.iter().map(|value| Value::new(&*caller, value)).collect()),
             Some(Err(error)) => {
                 if let Some(wasmtime_async::Error::Cancelled) = error.downcast_ref() {
-                    // wasmtime's own async drops the future of a host function whose call is dropped.
+                    // wasmtime's own async drops the future of a host function when its call is dropped.
                     return result.unwrap_or(Ok(()));
                 }
                 Ending::of_error(error)
@@ -227,8 +228,8 @@ impl Run {
             None => Ending::Dropped,
         };
         if ending == Ending::Trapped(Trap::StackOverflow) || caller.get_fuel()? > caller.data().budget {
-            // An endless recursion is over. How far it came depends on the limit, which is one for each call in wasmtime's
-            // own async: it costs the same wherever it ended.
+            // An endless recursion has ended. How deep it got depends on the limit, and wasmtime's own async has one
+            // limit per call. So the recursion costs the same wherever it ended.
             let budget = caller.data().budget.saturating_sub(COST_OF_OVERFLOW);
             caller.data_mut().budget = budget;
             caller.set_fuel(budget)?;

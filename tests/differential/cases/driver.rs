@@ -1,6 +1,6 @@
-//! Polls many tasks one at a time in a random order, and sees to it that their wakers were treated well.
+//! Polls many tasks one at a time in a random order, and checks that their wakers are handled correctly.
 //!
-//! Those that stay on their thread are polled on the driver's, the others on another thread each time.
+//! Tasks that stay on their thread are polled on the driver's. Each poll of the others is on another thread.
 
 use crate::cases::case::Wake;
 use crate::cases::helpers::{Helpers, Traveller};
@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
-/// The wakers of futures that wait until the driver fires them: all of a task together, and before it is polled because of
-/// something else, so that each turn of a task brings each future that it waits for one step further, and how often it is
-/// pending does not depend on the order.
+/// The wakers of futures that wait until the driver fires them. It fires all wakers of a task together, and before the
+/// task is polled for another reason. So each turn of a task advances each of its futures by one step, and how often
+/// the task is pending does not depend on the order.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Timers(Arc<Mutex<Waiting>>);
 
@@ -24,7 +24,7 @@ pub(crate) struct Timers(Arc<Mutex<Waiting>>);
 struct Waiting {
     /// Counts the polls of tasks.
     turn: u64,
-    /// The task that is being polled, or was last.
+    /// The task that is being polled, or was polled last.
     task: usize,
     next: u64,
     wakers: Vec<Timer>,
@@ -43,7 +43,7 @@ impl Timers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fires those of any task.
+    /// Fires the wakers of a random task.
     fn fire(&self, random: &mut Random) {
         let task = {
             let waiting = self.lock();
@@ -75,7 +75,7 @@ impl Timers {
     }
 }
 
-/// A future that is pending so many times.
+/// A future that is pending this many times.
 #[derive(Debug)]
 pub(crate) struct Pause {
     rounds: u32,
@@ -88,9 +88,9 @@ pub(crate) struct Pause {
 #[derive(Clone, Copy, Debug)]
 enum Armed {
     No,
-    /// Any turn of its task but this one.
+    /// Any later turn of its task.
     NotIn(u64),
-    /// That the waker with this number is fired.
+    /// Until the waker with this number is fired.
     Timer(u64),
 }
 
@@ -107,7 +107,7 @@ impl Future for Pause {
         let timers = self.timers.clone();
         let mut waiting = timers.lock();
         match self.armed {
-            // Polled again though it was not woken: tells whom to wake.
+            // Polled again without having been woken: updates the waker.
             Armed::NotIn(turn) if turn == waiting.turn => {
                 drop(waiting);
                 cx.waker().wake_by_ref();
@@ -154,30 +154,30 @@ impl Drop for Pause {
     }
 }
 
-/// Whether a poll that is going on came unasked for, without its task having been woken.
+/// Whether the current poll happens although nothing has woken its task.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Unasked(Arc<AtomicBool>);
 
 impl Unasked {
     fn get(&self) -> bool {
-        // ORDERING: set by the driver, read by tasks in the middle of a poll that the driver waits for.
+        // ORDERING: the driver sets this, and tasks read it during a poll that the driver waits for.
         self.0.load(Ordering::Relaxed)
     }
 
     fn set(&self, unasked: bool) {
-        // ORDERING: as above.
+        // ORDERING: the driver sets this, and tasks read it during a poll that the driver waits for.
         self.0.store(unasked, Ordering::Relaxed);
     }
 }
 
-/// How a future was left.
+/// How a future ended.
 pub(crate) enum Left<T> {
     Returned(T),
     Panicked(Box<dyn std::any::Any + Send>),
     Dropped,
 }
 
-/// Polls a future until it ends, or drops it once it has been pending `cancel` times; and tells how often it was.
+/// Polls a future until it ends, or drops it after `cancel` pending polls. Also returns how many polls were pending.
 pub(crate) async fn attempt<F: Future>(unasked: &Unasked, cancel: Option<u32>, future: F) -> (Left<F::Output>, u32) {
     let mut future = Some(Box::pin(future));
     let mut pendings = 0;
@@ -193,7 +193,7 @@ pub(crate) async fn attempt<F: Future>(unasked: &Unasked, cancel: Option<u32>, f
         }
         if cancel == Some(pendings) {
             future = None;
-            // Comes back once more, so that a wake-up by what has just been dropped does not count for what comes next.
+            // Comes back once more, so that a wake-up by the dropped future does not count for what comes next.
             cx.waker().wake_by_ref();
         }
         Poll::Pending
@@ -202,7 +202,7 @@ pub(crate) async fn attempt<F: Future>(unasked: &Unasked, cancel: Option<u32>, f
     (left, pendings)
 }
 
-/// What a waker of ours sets.
+/// The flag that one of our wakers sets.
 #[derive(Default, Debug)]
 struct Flag(AtomicBool);
 
@@ -212,16 +212,16 @@ impl std::task::Wake for Flag {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // ORDERING: read by the driver on the same thread, or when it knows that the thread that wakes has done so.
+        // ORDERING: the driver reads this on the same thread, or after it knows that the waking thread is done.
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// What is to be driven.
+/// A task to drive.
 pub(crate) enum Driven<'a, T> {
-    /// On one thread.
+    /// Stays on one thread.
     Stays(LocalBoxFuture<'a, T>),
-    /// From thread to thread.
+    /// Moves from thread to thread.
     Moves(Traveller<'a, T>),
 }
 
@@ -229,7 +229,7 @@ struct Task<'a, T> {
     number: usize,
     future: Driven<'a, T>,
     output: Option<T>,
-    /// The last is the one whose waker counts.
+    /// The flag of the last waker is the one that counts.
     flags: Vec<Arc<Flag>>,
 }
 
@@ -262,7 +262,7 @@ impl<'a, T: Send> Task<'a, T> {
 ///
 /// # Errors
 ///
-/// What was wrong with wakers: a task that nothing would ever wake, a waker that is still held at the end.
+/// What was wrong with wakers: a task that nothing would ever wake, or a waker that is still held at the end.
 pub(crate) fn drive<'a, T: Send + 'a>(
     futures: impl IntoIterator<Item = Driven<'a, T>>,
     timers: &Timers,
@@ -287,7 +287,7 @@ pub(crate) fn drive<'a, T: Send + 'a>(
     Ok(outputs)
 }
 
-/// Polls all tasks until nothing wakes any.
+/// Polls all tasks until nothing wakes any of them.
 fn poll_all<'a, T: Send>(
     tasks: &mut [Task<'a, T>],
     helpers: &Helpers<'a, T>,

@@ -1,11 +1,11 @@
-//! The guest of another store, which host functions call.
+//! The guest of another store that host functions call.
 
 use crate::cases::case::Wake;
 use crate::cases::driver::{Pause, Timers};
 use crate::cases::world::FAR;
 use wasmtime::{Module, Store};
 
-/// Waits twice for its host, and traps if it is given 2.
+/// Calls its host function, which waits, twice, and traps if it is given 2.
 pub(crate) const ELSEWHERE: &str = r#"(module
   (import "host" "wait" (func $wait (param i32) (result i32)))
   (func (export "run") (param i32) (result i32)

@@ -1,9 +1,8 @@
-//! Guests: modules with deep structure of our own making, and arbitrary ones of wasm-smith's.
+//! Guests: deeply structured modules of our own, and arbitrary modules from wasm-smith.
 //!
-//! Every guest ends by itself or by running out of fuel. Recursion without end is kept apart from everything else, in
-//! functions that change nothing but the stack: how deep it goes depends on where on its stack a guest was entered, and
-//! a nested call has a fresh limit in wasmtime's own async and its caller's here, so that what such a recursion leaves
-//! behind could not be compared.
+//! Every guest ends by itself or runs out of fuel. Endless recursion is kept separate, in functions that change nothing
+//! but the stack, because its depth depends on where on its stack a guest was entered. A nested call has a new limit in
+//! wasmtime's own async, and its caller's limit here. So the effects of such a recursion could not be compared.
 
 mod body;
 mod deep;
@@ -18,14 +17,14 @@ use wasm_smith::{Config, Module};
 /// A module.
 #[derive(Debug)]
 pub(crate) enum Guest {
-    /// Text of our own generator.
+    /// Text from our own generator.
     Deep(String),
-    /// Binary of wasm-smith's.
+    /// A binary from wasm-smith.
     Arbitrary(Vec<u8>),
 }
 
 impl Guest {
-    /// Any bytes make a guest.
+    /// Makes a guest from any bytes.
     pub(crate) fn new(bytes: &[u8]) -> Self {
         let mut choices = Choices::new(bytes);
         if choices.one_in(4) { arbitrary(choices) } else { deep(&mut choices) }
@@ -51,7 +50,7 @@ impl fmt::Display for Guest {
     }
 }
 
-/// An arbitrary module of wasm-smith's, whose imports are all host functions.
+/// An arbitrary module from wasm-smith that only imports host functions.
 fn arbitrary(mut choices: Choices<'_>) -> Guest {
     let mut imports = String::new();
     for (number, signature) in IMPORTS.iter().enumerate() {
@@ -67,7 +66,7 @@ fn arbitrary(mut choices: Choices<'_>) -> Guest {
         max_memory32_bytes: 8 << 16,
         max_tables: 2,
         max_table_elements: 100,
-        // What wasmtime does not do, or not by default.
+        // What wasmtime does not support, or not by default.
         compact_imports_enabled: false,
         exceptions_enabled: false,
         gc_enabled: false,

@@ -1,4 +1,4 @@
-//! Threads that poll what may change threads, each time another one than the last time.
+//! Threads that poll tasks that may change threads. Each poll of a task is on another thread than the last.
 
 use futures::future::BoxFuture;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, Scope};
 
-/// A future that may change threads.
+/// A task that may change threads.
 pub(crate) struct Traveller<'a, T> {
     /// `None` while a helper has it.
     future: Option<BoxFuture<'a, T>>,
@@ -19,7 +19,7 @@ impl<'a, T> Traveller<'a, T> {
     }
 }
 
-/// See the module's documentation. Whoever has them waits while they work.
+/// See the module's documentation. The owner waits while the helpers work.
 pub(crate) struct Helpers<'a, T>([Helper<'a, T>; 2]);
 
 struct Helper<'a, T> {
@@ -28,7 +28,7 @@ struct Helper<'a, T> {
 }
 
 impl<'a, T: Send> Helpers<'a, T> {
-    /// Starts the threads, which end when these are dropped.
+    /// Starts the threads. They end when this is dropped.
     pub(crate) fn start<'scope>(scope: &'scope Scope<'scope, '_>) -> Self
     where
         'a: 'scope,
@@ -37,7 +37,7 @@ impl<'a, T: Send> Helpers<'a, T> {
         Self([Helper::start(scope), Helper::start(scope)])
     }
 
-    /// Polls a future on another thread, and goes on with its panic.
+    /// Polls a future on another thread, and propagates its panic.
     pub(crate) fn poll(&self, traveller: &mut Traveller<'a, T>, waker: Waker) -> Poll<T> {
         let Helper { errands, results } = &self.0[traveller.polls % self.0.len()];
         traveller.polls += 1;
@@ -59,7 +59,7 @@ impl<'a, T: Send> Helper<'a, T> {
         scope.spawn(move || {
             for (mut future, waker) in inbox {
                 let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut Context::from_waker(&waker))));
-                // Before its task is looked at.
+                // Drops the waker before the driver looks at its task.
                 drop(waker);
                 if outbox.send((future, polled)).is_err() {
                     break;

@@ -1,4 +1,4 @@
-//! The host functions of a case: they do what its script says, the same way in every mode.
+//! The host functions of a case. They do what its script says, in the same way in every mode.
 
 use crate::cases::case::{Action, Beside, Case, Join, MUCH_FUEL, Shape, Wake, Within};
 use crate::cases::course::Run;
@@ -49,7 +49,7 @@ pub(crate) async fn host_call<M: Mode>(
     run.end(caller, params, results)
 }
 
-/// The same as synchronous code, which waits by suspending its stack.
+/// The same in synchronous code, which waits by suspending its stack.
 pub(crate) fn host_call_blocking<M: Mode>(
     caller: &mut Caller<'_, World<M::Stack>>,
     import: usize,
@@ -84,10 +84,10 @@ pub(crate) fn host_call_blocking<M: Mode>(
     run.end(caller, params, results)
 }
 
-/// Calls the guest by a future, with what the script wants beside it.
+/// Calls the guest as a future, with whatever the script wants next to it.
 ///
-/// What is beside the call does nothing that can be seen until both are over: which of the two comes first is not the same
-/// everywhere. (Here, a nested call begins when all that is joined to it has been polled.)
+/// What runs next to the call does nothing observable until both are over, because which of the two comes first differs
+/// between modes. (In this crate, a nested call begins after everything that is joined to it was polled.)
 async fn call_within<M: Mode>(
     caller: &mut Caller<'_, World<M::Stack>>,
     run: &mut Run,
@@ -102,7 +102,7 @@ async fn call_within<M: Mode>(
     let result = {
         let nested = M::call_within(caller, call.func, &call.arguments, &mut call.results, typed);
         let nested = nested.inspect_err(|error| {
-            // The rest may be dropped before it sees that.
+            // The rest may be dropped before it sees the result.
             if let Some(Trap::StackOverflow) = error.downcast_ref() {
                 log.add(Event::Overflowed);
             }
@@ -141,7 +141,7 @@ async fn call_within<M: Mode>(
     goes_on
 }
 
-/// What the call comes to, when the pause is over, too.
+/// Returns the result of the call, once the pause is over, too.
 async fn join_by_wakers<T>(call: impl Future<Output = T>, pause: Pause) -> Option<T> {
     let both = [Either::Left(call.map(Some)), Either::Right(pause.map(|()| None))];
     FuturesUnordered::from_iter(both).fold(None, async |sum: Option<T>, one| sum.or(one)).await

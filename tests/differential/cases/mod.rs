@@ -1,4 +1,4 @@
-//! Cases: made from bytes, run, and compared. Shared with the fuzz target.
+//! Cases: made from bytes, run, and compared. The fuzz target uses them, too.
 
 pub(crate) mod case;
 pub(crate) mod choices;

@@ -1,4 +1,4 @@
-//! The ways to run a case, and the one that all others are compared with: wasmtime's own async.
+//! The ways to run a case, and wasmtime's own async, which all others are compared with.
 
 use crate::cases::case::Entry;
 use crate::cases::driver::Timers;
@@ -7,9 +7,9 @@ use crate::cases::host::host_call;
 use crate::cases::world::{FAR, Visit, World};
 use wasmtime::{AsContextMut, Caller, ExternRef, Func, FuncType, Instance, Linker, Module, Result, Rooted, Store, Val};
 
-/// How calls are made and host functions defined.
+/// A way to make calls and to define host functions.
 pub(crate) trait Mode: Sized + 'static {
-    /// What a call runs on.
+    /// The stack that calls run on.
     type Stack: Send + 'static;
     type Store: AsContextMut<Data = World<Self::Stack>> + From<Store<World<Self::Stack>>>;
 
@@ -46,7 +46,7 @@ pub(crate) trait Mode: Sized + 'static {
         results: &mut [Val],
     ) -> Result<()>;
 
-    /// The same as a future that can be dropped in the middle, by the function's Rust types if it is `typed`.
+    /// The same as a future that can be dropped in the middle. Uses Rust types if the function is `typed`.
     async fn call_within(
         caller: &mut Caller<'_, World<Self::Stack>>,
         func: Func,
@@ -55,13 +55,13 @@ pub(crate) trait Mode: Sized + 'static {
         typed: bool,
     ) -> Result<()>;
 
-    /// Calls the guest of another store. `None` if it traps.
+    /// Calls the guest of another store. Returns `None` if it traps.
     async fn call_elsewhere(visit: &mut Visit<Self::Stack>, pauses: u32) -> Option<i32>;
 }
 
 pub(crate) type ExternArg = Option<Rooted<ExternRef>>;
 
-/// Rust values from what an untyped host function has left.
+/// Makes Rust values from the results of an untyped host function.
 pub(crate) trait Results {
     fn room() -> Vec<Val>;
     fn take(room: &[Val]) -> Self;
@@ -100,7 +100,7 @@ pub(crate) async fn typed_host_call<M: Mode, R: Results>(
     Ok(R::take(&room))
 }
 
-/// Defines the host functions by typed closures: the one table of their Rust signatures.
+/// Defines the host functions with typed closures. This is the one table of their Rust signatures.
 macro_rules! define_typed {
     ($define:ident, $mode:ty, $linker:expr, $import:expr) => {
         match $import {
@@ -118,7 +118,7 @@ macro_rules! define_typed {
 
 pub(crate) use define_typed;
 
-/// Calls a function by its Rust types, if its signature is among these.
+/// Calls a function with Rust types, if its signature is one of these.
 macro_rules! call_typed {
     (
         $getter:expr, ($($store:expr)?), $params:ident, $results:ident,
@@ -148,7 +148,7 @@ macro_rules! call_typed {
 
 pub(crate) use call_typed;
 
-/// wasmtime's own async, which all else is compared with.
+/// wasmtime's own async, which everything else is compared with.
 pub(crate) enum Native {}
 
 macro_rules! define_native {

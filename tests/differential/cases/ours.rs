@@ -1,4 +1,4 @@
-//! This crate's way to run a case, on each kind of stack.
+//! How this crate runs a case, on each kind of stack.
 
 use crate::cases::case::Entry;
 use crate::cases::driver::Timers;
@@ -35,7 +35,7 @@ pub(crate) trait Kind: Sized + 'static {
         Ok(())
     }
 
-    /// That of the guest of another store.
+    /// Defines the host function of the other store's guest.
     fn define_wait(linker: &mut Linker<Timers>) -> Result<()> {
         linker.func_wrap_suspending("host", "wait", async |caller: Caller<'_, Timers>, times: i32| {
             wait(caller.data(), times).await
@@ -57,7 +57,7 @@ macro_rules! define_ours {
 }
 use define_ours;
 
-/// `FiberStack`s, which suspend known frames only.
+/// `FiberStack`s that suspend only known frames.
 pub(crate) enum Fiber {}
 
 impl Kind for Fiber {
@@ -72,8 +72,8 @@ impl Kind for Unchecked {
 
     #[expect(unsafe_code, reason = "such stacks are what is to be tested")]
     fn stack() -> FiberStack {
-        // SAFETY: what is suspended here are host functions of this test, which borrow or set no variable of the thread and
-        // hold no lock meanwhile. No call is forgotten.
+        // SAFETY: only host functions of this test are suspended here. They neither borrow nor set a thread-local
+        // variable, and hold no lock. No call is forgotten.
         unsafe { FiberStack::unchecked(DEFAULT_STACK_SIZE) }.expect("there is memory for a stack")
     }
 }
@@ -128,7 +128,7 @@ impl Kind for SendFiber {
     }
 }
 
-/// This crate, on stacks of this kind.
+/// This crate, with this kind of stack.
 pub(crate) struct Ours<K>(PhantomData<K>);
 
 impl<K: Kind> Mode for Ours<K> {

@@ -1,6 +1,6 @@
-//! Random numbers that can be had again.
+//! Random numbers that can be reproduced.
 
-/// Pseudo-random numbers from a seed (`SplitMix64`), so that a seed is all that a run must be told to be run again.
+/// Pseudo-random numbers from a seed (`SplitMix64`). The seed is all that is needed to repeat a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(pub(crate) u64);
 
@@ -21,7 +21,7 @@ impl Random {
     }
 }
 
-/// Spreads the bits of a number over all of them.
+/// Mixes all bits of a number.
 pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -1,4 +1,4 @@
-//! Runs a group of cases, each in every mode and on every engine, all of them interleaved, and compares.
+//! Runs a group of cases, each in every mode and on every engine, all interleaved, and compares the results.
 
 use crate::cases::case::Case;
 use crate::cases::compare::{Leeway, compare, count};
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use wasmtime::{AsContextMut, Config, Engine, Error, Instance, Module, RegallocAlgorithm, RootScope, Store, Val};
 use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack};
 
-/// What cases run on.
+/// The stack that a case runs on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StackKind {
     Fiber,
@@ -42,7 +42,7 @@ impl StackKind {
         Self::Thread,
     ];
 
-    /// What it is counted as.
+    /// The name that it is counted under.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Fiber => "fiber",
@@ -53,7 +53,7 @@ impl StackKind {
         }
     }
 
-    /// What may be different on it.
+    /// The differences that are allowed on it.
     fn leeway(self, case: &Case) -> Leeway {
         Leeway {
             may_refuse: matches!(self, Self::Fiber | Self::Send) && !case.known_only,
@@ -66,7 +66,7 @@ impl StackKind {
         !matches!(self, Self::Fiber | Self::Unchecked | Self::Send)
     }
 
-    /// Whether there are such stacks on this system.
+    /// Whether this system has such stacks.
     fn is_there(self) -> bool {
         match self {
             Self::Fiber => FiberStack::new(DEFAULT_STACK_SIZE).is_ok(),
@@ -78,14 +78,14 @@ impl StackKind {
     }
 }
 
-/// Cases that run together, and in what order.
+/// Cases that run together, and their order.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(crate) struct Group {
-    /// Where the order of polls comes from.
+    /// The seed of the order of polls.
     pub(crate) order: u64,
-    /// What the guests are made from, at least one.
+    /// The bytes that the guests are made from, at least one guest.
     pub(crate) guests: Vec<Vec<u8>>,
-    /// What the cases are made from. They take the guests in turn.
+    /// The bytes that the cases are made from. They use the guests in turn.
     pub(crate) cases: Vec<Vec<u8>>,
 }
 
@@ -130,7 +130,7 @@ pub(crate) struct Bench {
     stacks: Vec<StackKind>,
 }
 
-/// What was seen, by name.
+/// How often each thing was seen, by name.
 #[derive(Default, Debug)]
 pub(crate) struct Counts(pub(crate) BTreeMap<String, u64>);
 
@@ -149,7 +149,7 @@ impl Bench {
         let target = |name, pulley: bool| {
             let mut config = Config::new();
             config.consume_fuel(true).epoch_interruption(true).max_wasm_stack(256 << 10);
-            // What takes the least time for guests that hardly run.
+            // The settings that take the least time for guests that hardly run.
             config
                 .cranelift_opt_level(wasmtime::OptLevel::None)
                 .cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass)
@@ -171,7 +171,7 @@ impl Bench {
     ///
     /// # Errors
     ///
-    /// What was not the same as in wasmtime's own async, for people to read.
+    /// A description of what was not the same as in wasmtime's own async.
     pub(crate) fn run(&self, group: &Group, counts: &mut Counts) -> Result<(), String> {
         let timers = Timers::default();
         let unasked = Unasked::default();
@@ -281,7 +281,7 @@ fn begin<S: 'static>(store: &mut impl AsContextMut<Data = World<S>>, case: &Case
     store.set_epoch_deadline(FAR);
 }
 
-/// How a step ended, whatever it returns.
+/// How a step ended, without its results.
 enum End {
     Returned,
     Failed(Error),

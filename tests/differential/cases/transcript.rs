@@ -1,4 +1,4 @@
-//! What is compared: everything that a run of a case lets anyone see.
+//! What is compared: everything that can be observed about a run of a case.
 
 use std::any::Any;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime::{AsContext, AsContextMut, Extern, Instance, Ref, Trap, Val, WasmBacktrace};
 use wasmtime_async::Between;
 
-/// A value, comparable: floats by their bits, references by what they refer to.
+/// A value that can be compared: floats by their bits, references by what they refer to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Value {
     I32(i32),
@@ -17,7 +17,7 @@ pub(crate) enum Value {
     V128(u128),
     Extern(u32),
     Null,
-    /// A reference to something that cannot be told from others of its kind.
+    /// A reference that cannot be distinguished from others of its kind.
     Reference,
 }
 
@@ -55,7 +55,7 @@ impl std::error::Error for HostError {}
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct HostPanic(pub(crate) u32);
 
-/// Lets panics that host functions are told to make go unreported.
+/// Suppresses the reports of panics that host functions are told to make.
 pub(crate) fn quiet_host_panics() {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -65,7 +65,7 @@ pub(crate) fn quiet_host_panics() {
     }));
 }
 
-/// How a step, or a call back, ended.
+/// How a step, or a call back into the guest, ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Ending {
     Returned(Vec<Value>),
@@ -73,9 +73,9 @@ pub(crate) enum Ending {
     Failed(HostError),
     Panicked(HostPanic),
     Dropped,
-    /// Something was to wait where its stack does not suspend. Never in wasmtime's own async.
+    /// Something wanted to wait where its stack does not suspend. Never in wasmtime's own async.
     Refused(Between),
-    /// An error of another kind, by what it says.
+    /// An error of another kind, with its text.
     Other(String),
 }
 
@@ -88,7 +88,7 @@ impl Ending {
         } else if let Some(wasmtime_async::Error::ForeignFrames { between, .. }) = error.downcast_ref() {
             Self::Refused(*between)
         } else {
-            // The first line: what follows is the backtrace, which is compared on its own.
+            // Only the first line. The backtrace follows, and is compared separately.
             let text = error.root_cause().to_string();
             Self::Other(text.lines().next().unwrap_or_default().to_owned())
         }
@@ -96,7 +96,7 @@ impl Ending {
 
     /// # Panics
     ///
-    /// With the payload, if it is not one of the host functions' own.
+    /// With the payload, if it does not come from one of the host functions.
     pub(crate) fn of_panic(payload: Box<dyn Any + Send>) -> Self {
         match payload.downcast() {
             Ok(payload) => Self::Panicked(*payload),
@@ -104,7 +104,7 @@ impl Ending {
         }
     }
 
-    /// A name for counting.
+    /// The name under which this is counted.
     pub(crate) fn kind(&self) -> String {
         match self {
             Self::Returned(_) => "returned".to_owned(),
@@ -123,11 +123,11 @@ impl Ending {
 pub(crate) enum Event {
     /// A host function was called.
     Called { import: usize, depth: usize, arguments: Vec<Value> },
-    /// Its future went on after it was pending.
+    /// Its future continued after it was pending.
     Resumed { import: usize },
-    /// It is about to call the guest by a future of its own, at this depth, with or without something beside.
+    /// It is about to call the guest as a future, at this depth, with or without something next to it.
     CallsWithin { depth: usize, beside: bool },
-    /// The guest that it called by a future ended in an endless recursion.
+    /// The guest that it called as a future ended in an endless recursion.
     Overflowed,
     /// It called the guest, which ended.
     CalledBack { export: usize, ending: Ending },
@@ -141,7 +141,7 @@ pub(crate) enum Event {
     CutShort { import: usize },
 }
 
-/// What a store's host functions saw, and how often a future of theirs was pending.
+/// What a store's host functions saw, and how often one of their futures was pending.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Log(Arc<Mutex<Vec<Event>>>);
 
@@ -155,10 +155,10 @@ impl Log {
     }
 }
 
-/// What is left in a store.
+/// What a store contains at the end.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct State {
-    /// Pages, and a digest of what is in them.
+    /// The number of pages, and a digest of their contents.
     pub(crate) memories: Vec<(u64, u64)>,
     pub(crate) globals: Vec<Value>,
     pub(crate) tables: Vec<Vec<Value>>,
@@ -202,17 +202,17 @@ fn digest(bytes: &[u8]) -> u64 {
         .fold(0, |sum: u64, word| (sum ^ u64::from_le_bytes(*word)).wrapping_mul(0x100_0000_01b3).rotate_left(23))
 }
 
-/// All there is to see of one step: the instantiation, or a call.
+/// Everything that can be observed about one step: the instantiation, or a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Record {
     pub(crate) ending: Ending,
-    /// The guest's frames at the trap, as indices of functions.
+    /// The guest's frames at the trap, as function indices.
     pub(crate) frames: Vec<u32>,
     /// How often the call was pending.
     pub(crate) pendings: u32,
     pub(crate) events: Vec<Event>,
     pub(crate) state: State,
-    /// What fuel was left.
+    /// The remaining fuel.
     pub(crate) fuel: u64,
 }
 

@@ -3,7 +3,7 @@
 use crate::cases::random::mix;
 use wasmtime::{AsContextMut, Func, Val, ValType};
 
-/// The half of a number that fits.
+/// The lower half of a number.
 #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
 pub(crate) fn low(number: u64) -> i32 {
     number as i32
@@ -22,7 +22,7 @@ pub(crate) fn value(ty: &ValType, number: u64) -> Val {
     }
 }
 
-/// Arguments for a function, and room for its results.
+/// Arguments for a function, and space for its results.
 pub(crate) fn values(mut store: impl AsContextMut, func: Func, number: u64) -> (Vec<Val>, Vec<Val>) {
     let ty = func.ty(&mut store);
     let arguments = ty.params().enumerate().map(|(place, ty)| value(&ty, number.wrapping_add(place as u64))).collect();
@@ -30,7 +30,7 @@ pub(crate) fn values(mut store: impl AsContextMut, func: Func, number: u64) -> (
     (arguments, results)
 }
 
-/// What `IMPORTS` says, for wasmtime.
+/// The signature in `IMPORTS`, as wasmtime's types.
 pub(crate) fn signature(import: usize) -> (Vec<ValType>, Vec<ValType>) {
     let (externref, funcref) = (ValType::EXTERNREF, ValType::FUNCREF);
     match import {

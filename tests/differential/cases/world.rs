@@ -6,10 +6,10 @@ use crate::cases::transcript::Log;
 use std::sync::Arc;
 use wasmtime::{Func, Module, StoreLimits, StoreLimitsBuilder};
 
-/// One epoch is as long as the whole run.
+/// An epoch that the run never reaches.
 pub(crate) const FAR: u64 = 1 << 40;
 
-/// The data of a store. `S` is what calls run on.
+/// The data of a store. `S` is the stack that calls run on.
 pub(crate) struct World<S> {
     pub(crate) case: Arc<Case>,
     pub(crate) log: Log,
@@ -19,29 +19,29 @@ pub(crate) struct World<S> {
     pub(crate) exports: Vec<Func>,
     /// A stack for calls by host functions.
     pub(crate) spare: Option<S>,
-    /// The guest of another store.
+    /// The module of the other store's guest.
     pub(crate) elsewhere: Module,
     /// How often each host function was called.
     pub(crate) calls: [usize; IMPORTS.len()],
     pub(crate) level: Level,
-    /// The most that the step's fuel can be when no endless recursion is going on.
+    /// The most fuel that the step can have left while no endless recursion is in progress.
     pub(crate) budget: u64,
 }
 
-/// In which calls of the guest by host functions it is.
+/// The calls of the guest by host functions that are in progress.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Level {
     /// How many there are.
     pub(crate) depth: usize,
-    /// How many of them are synchronous where that is this crate's way.
+    /// How many of them are synchronous where this crate makes them so.
     pub(crate) synchronous: usize,
     /// How many of them are joined to something by `Join::ByWakers`.
     pub(crate) by_wakers: usize,
 }
 
-/// What it takes to call the guest of another store.
+/// What a call of the other store's guest needs.
 pub(crate) struct Visit<S> {
-    /// A stack to make the call on, left for the next one.
+    /// A stack for the call. The next call uses it again.
     pub(crate) spare: Option<S>,
     pub(crate) guest: Module,
     pub(crate) timers: Timers,
@@ -68,10 +68,10 @@ impl<S> World<S> {
         !(self.case.known_only && self.level.synchronous > 0)
     }
 
-    /// Whether a guest that reaches its epoch deadline now may find out.
+    /// Whether a guest that reaches its epoch deadline now may notice.
     ///
-    /// One that yields is polled again in the same turn by what goes by wakers, but no more than a few times, and how often it
-    /// was polled before is not the same everywhere.
+    /// If such a guest yields, combinators that go by wakers poll it again in the same turn, but only a few times. How
+    /// often it was polled before differs between modes.
     pub(crate) fn may_reach_deadline(&self) -> bool {
         self.case.deadline_traps || (self.may_wait() && self.level.by_wakers == 0)
     }
@@ -80,7 +80,7 @@ impl<S> World<S> {
         Visit { spare: self.spare.take(), guest: self.elsewhere.clone(), timers: self.timers.clone() }
     }
 
-    /// Before each step: a call that was dropped or panicked has not counted down.
+    /// Called before each step, because a call that was dropped or panicked did not count down.
     pub(crate) fn begin_step(&mut self) {
         self.level = Level::default();
         self.budget = self.case.fuel;

@@ -1,11 +1,11 @@
-//! Makes a failing group as plain as it gets: leaves out cases, guests and decisions as long as it goes on failing.
+//! Simplifies a failing group: removes cases, guests and decisions as long as it still fails.
 
 use super::worker::{Verdict, Worker};
 use crate::cases::run::Group;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// When to be content.
+/// How long to try.
 const PATIENCE: Duration = Duration::from_mins(3);
 
 fn cases(group: &mut Group) -> &mut Vec<Vec<u8>> {
@@ -23,7 +23,7 @@ struct Reducer {
     text: String,
 }
 
-/// A plainer group that fails, and how.
+/// Returns a simpler group that fails, and how it fails.
 pub(crate) fn reduce(group: Group, text: String) -> (Group, String) {
     let deadline = Instant::now() + PATIENCE;
     let mut reducer = Reducer { worker: Worker::start(Stdio::null()), deadline, best: group, text };
@@ -32,7 +32,7 @@ pub(crate) fn reduce(group: Group, text: String) -> (Group, String) {
 }
 
 impl Reducer {
-    /// Takes a candidate if it fails, in whatever way.
+    /// Keeps a candidate if it fails, in whatever way.
     fn try_group(&mut self, candidate: Group) -> bool {
         if candidate == self.best || Instant::now() > self.deadline {
             return false;
@@ -40,7 +40,7 @@ impl Reducer {
         match self.worker.ask(&candidate) {
             Verdict::Same(_) => false,
             Verdict::Different(text) => {
-                // Whatever state it left behind, or has died of.
+                // The worker may have died, or may be in any state.
                 self.worker = Worker::start(Stdio::null());
                 (self.best, self.text) = (candidate, text);
                 true
@@ -48,7 +48,7 @@ impl Reducer {
         }
     }
 
-    /// Tries everything once. Says whether anything got plainer.
+    /// Tries everything once. Returns whether anything got simpler.
     fn pass(&mut self) -> bool {
         let mut plainer = false;
         for list in [cases, guests] {
@@ -69,7 +69,7 @@ impl Reducer {
         plainer
     }
 
-    /// Leaves out pieces of a string of bytes, or sets them to zero, larger pieces first.
+    /// Removes pieces of a string of bytes, or sets them to zero. Tries larger pieces first.
     fn reduce_bytes(&mut self, string: impl Fn(&mut Group) -> &mut Vec<u8>) -> bool {
         let mut plainer = false;
         let mut size = string(&mut self.best.clone()).len();

@@ -1,4 +1,4 @@
-//! Groups are run in processes of their own: a wrong library may well abort its process, or hang.
+//! Groups run in processes of their own, because a wrong library may abort its process, or hang.
 //!
 //! A worker reads a line for each group and answers with one.
 
@@ -18,7 +18,7 @@ const VARIABLE: &str = "DIFFERENTIAL_WORKER";
 const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Group {
-    /// On one line.
+    /// The group on one line.
     pub(crate) fn encode(&self) -> String {
         let mut line = format!("{:x}", self.order);
         for (sign, strings) in [('g', &self.guests), ('c', &self.cases)] {
@@ -49,7 +49,7 @@ impl Group {
     }
 }
 
-/// Works, if this process is a worker.
+/// Works, if this process is a worker. Returns whether it is.
 pub(crate) fn work() -> bool {
     if env::var_os(VARIABLE).is_none() {
         return false;
@@ -69,13 +69,13 @@ pub(crate) fn work() -> bool {
     true
 }
 
-/// What became of a group.
+/// The result of a group.
 pub(crate) enum Verdict {
     Same(Counts),
     Different(String),
 }
 
-/// A worker, from its parent's side.
+/// The parent's handle of a worker.
 pub(crate) struct Worker {
     child: Child,
     requests: ChildStdin,
@@ -99,9 +99,9 @@ impl Worker {
         Self { child, requests, answers }
     }
 
-    /// Has a group run. After an answer of `Different`, the worker may be gone.
+    /// Runs a group in the worker. After an answer of `Different`, the worker may have ended.
     pub(crate) fn ask(&mut self, group: &Group) -> Verdict {
-        // A worker that is gone is seen below.
+        // If the worker has ended, the code below notices.
         let _ = writeln!(self.requests, "{}", group.encode());
         match self.answers.recv_timeout(PATIENCE) {
             Ok(line) => {
@@ -125,7 +125,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // It has ended already, or waits for a request, or hangs.
+        // It has ended already, waits for a request, or hangs.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! An async host function has its caller only while it runs.
+//! An async host function only has its caller while it runs.
 
 use std::sync::Mutex;
 use wasmtime::{Caller, Engine, Func};

@@ -1,4 +1,4 @@
-//! Nobody can say that a type which is not `Send` may leave a thread stack.
+//! Other crates cannot declare that a type that is not `Send` may leave a thread stack.
 
 use std::rc::Rc;
 use wasmtime_async::{CarriedBy, ThreadStack};

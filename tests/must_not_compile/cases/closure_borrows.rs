@@ -1,4 +1,4 @@
-//! A call may be forgotten in the middle of its closure, when what that has borrowed is about to go.
+//! A call may be forgotten in the middle of its closure, and then outlive what the closure has borrowed.
 
 use std::pin::pin;
 use std::sync::mpsc::channel;

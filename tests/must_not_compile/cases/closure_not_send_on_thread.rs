@@ -1,4 +1,4 @@
-//! What a closure holds crosses over to the stack's thread.
+//! What a closure holds moves to the stack's thread.
 
 use std::rc::Rc;
 use wasmtime::Engine;

@@ -1,4 +1,4 @@
-//! A task with a call on a fiber stack is not for a runtime with many threads.
+//! A task with a call on a fiber stack cannot run on a multi-threaded runtime.
 
 use wasmtime::{Engine, Func};
 use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, FuncExt, Stack, Store};

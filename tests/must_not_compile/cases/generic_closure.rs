@@ -1,4 +1,4 @@
-//! A closure has no name to ask for a stack that carries it.
+//! A closure has no name, so generic code cannot ask for a stack that carries it.
 
 use wasmtime::{Result, component};
 use wasmtime_async::{Carries, Stack, Store};

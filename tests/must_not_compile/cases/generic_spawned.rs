@@ -1,4 +1,4 @@
-//! A stack that is `Send` need not have calls that are.
+//! A stack that is `Send` may have calls that are not.
 
 use tokio::task::JoinHandle;
 use wasmtime::{Func, Result};

@@ -1,4 +1,4 @@
-//! A host function may be called wherever its store goes, so that it holds nothing that is not `Send`.
+//! A host function may be called wherever its store goes, so everything that it holds must be `Send`.
 
 use std::rc::Rc;
 use wasmtime::{Engine, Func};

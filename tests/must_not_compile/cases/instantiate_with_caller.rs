@@ -1,4 +1,4 @@
-//! Nor is a caller the store of an instance that is made on a stack.
+//! A caller cannot be the store of an instance that is made on a stack.
 
 use futures::executor::block_on;
 use wasmtime::{Caller, Engine, Func, Linker, Module, Result};

@@ -1,4 +1,4 @@
-//! A nested call has the caller of its host function, and is there only while that runs.
+//! A nested call holds the caller of its host function, and only exists while that function runs.
 
 use std::pin::Pin;
 use std::sync::Mutex;

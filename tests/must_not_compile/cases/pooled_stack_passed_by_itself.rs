@@ -1,4 +1,4 @@
-//! What a pool gives is not a stack, but holds one.
+//! What a pool returns is not a stack, but contains one.
 
 use futures::executor::block_on;
 use wasmtime::{Engine, Func};

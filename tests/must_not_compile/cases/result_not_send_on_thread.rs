@@ -1,4 +1,4 @@
-//! What a closure returns crosses over to the poller's thread.
+//! What a closure returns moves to the poller's thread.
 
 use std::rc::Rc;
 use wasmtime::Engine;

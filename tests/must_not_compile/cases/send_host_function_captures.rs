@@ -1,4 +1,4 @@
-//! Rust cannot ask whether the futures of an async closure are `Send`, which borrow from it.
+//! The futures of an async closure borrow from it, and Rust cannot ask whether they are `Send`.
 
 use std::future::ready;
 use wasmtime::{Engine, Func};

@@ -1,4 +1,4 @@
-//! What a `Send` host function holds while it waits goes from thread to thread.
+//! What a `Send` host function holds while it waits moves from thread to thread.
 
 use std::future::ready;
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-//! The future that a closure returns has no part of the closure's caller.
+//! The future that a closure returns cannot keep the closure's caller.
 
 use std::future::ready;
 use wasmtime::{Caller, Engine, Func};

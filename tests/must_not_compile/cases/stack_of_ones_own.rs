@@ -1,4 +1,4 @@
-//! Safe code relies on what stacks do, so they are this crate's alone.
+//! Safe code relies on what stacks do, so only this crate implements them.
 
 use wasmtime_async::{Error, Stack};
 
@@ -11,6 +11,13 @@ impl Stack for Mine {
 
     fn size(&self) -> usize {
         0
+    }
+
+    fn set_ambient<E, G>(&mut self, _: impl Fn() -> E + Send + Sync + 'static)
+    where
+        E: FnOnce() -> G + Send + 'static,
+        G: 'static,
+    {
     }
 }
 

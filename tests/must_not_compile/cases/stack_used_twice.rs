@@ -1,4 +1,4 @@
-//! One call at a time on a stack.
+//! A stack runs one call at a time.
 
 use futures::executor::block_on;
 use futures::join;

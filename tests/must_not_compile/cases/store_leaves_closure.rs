@@ -1,4 +1,4 @@
-//! A closure on a stack has its store only while it runs.
+//! A closure on a stack only has its store while it runs.
 
 use std::sync::Mutex;
 use wasmtime::{Engine, StoreContextMut};

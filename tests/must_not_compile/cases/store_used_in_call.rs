@@ -1,4 +1,4 @@
-//! Nobody else has the store while its call is pending.
+//! Nothing else can use the store while its call is pending.
 
 use std::future::pending;
 use std::pin::pin;

@@ -1,4 +1,4 @@
-//! An async host function has no store of its own, either.
+//! An async host function has no store of its own, so a typed call does not work either.
 
 use wasmtime::{Caller, Engine, Func, Result};
 use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, FiberStack, FuncExt, Stack, Store};

@@ -1,4 +1,4 @@
-//! What the functions of such modules do.
+//! What the functions of deeply structured modules do.
 
 use super::deep::{ELEMENTS, GLOBALS, TABLE};
 use super::types::{Signature, TYPES, Ty};
@@ -6,7 +6,7 @@ use crate::cases::case::IMPORTS;
 use crate::cases::choices::Choices;
 use std::fmt::Write as _;
 
-/// Something that traps, with nothing but globals.
+/// Something that traps and needs nothing but globals.
 pub(super) fn trap(choices: &mut Choices<'_>) -> &'static str {
     choices.pick(&[
         "(unreachable)",
@@ -189,7 +189,7 @@ impl Body<'_, '_> {
         call
     }
 
-    /// Mostly within the first page.
+    /// An address, usually within the first page.
     fn address(&mut self) -> String {
         match self.choices.below(16) {
             0..8 => format!("(i32.const {})", self.choices.below(4096)),

@@ -1,4 +1,4 @@
-//! Modules with deep structure.
+//! Deeply structured modules.
 
 use super::Guest;
 use super::body::{Body, trap};
@@ -7,9 +7,9 @@ use crate::cases::case::IMPORTS;
 use crate::cases::choices::Choices;
 use std::fmt::Write as _;
 
-/// How many elements the table has. The last one stays empty, the one before it is always a function.
+/// The number of elements in the table. The last one stays empty, and the one before it is always a function.
 pub(super) const TABLE: usize = 8;
-/// The elements that change.
+/// The number of elements that change.
 pub(super) const ELEMENTS: usize = TABLE - 2;
 pub(super) const GLOBALS: [Ty; 5] = [Ty::I32, Ty::I64, Ty::F32, Ty::F64, Ty::I32];
 
@@ -33,8 +33,8 @@ pub(super) fn deep(choices: &mut Choices<'_>) -> Guest {
         let _ =
             writeln!(text, "  (global $g{number} (export \"g{number}\") (mut {ty}) ({ty}.const {}))", choices.below(9));
     }
-    // Functions call each other downwards, by number, so that nothing recurses unawares: the ones in the upper half make
-    // indirect calls, the ones in the lower half can be called indirectly.
+    // Functions only call functions with lower numbers, so nothing recurses by accident. Those in the upper half make
+    // indirect calls, and those in the lower half can be called indirectly.
     let first_in_table = functions.len() / 2;
     for element in 0..ELEMENTS {
         let function = first_in_table + choices.below(functions.len() - first_in_table + 1);
@@ -47,7 +47,7 @@ pub(super) fn deep(choices: &mut Choices<'_>) -> Guest {
     for number in 0..functions.len() {
         Body { choices, functions: &functions, number, first_in_table, loops: 0, out: &mut text }.function();
     }
-    // Recursion that is bounded, with something on the way down and up.
+    // Bounded recursion that does something on the way down and on the way up.
     text.push_str("  (func $down (export \"down\") (param i32) (result i32)\n    (local $depth i32)\n");
     let _ = writeln!(text, "    (local.set $depth (i32.rem_u (local.get 0) (i32.const {})))", choices.within(1..=40));
     text.push_str("    (if (i32.eqz (local.get $depth)) (then (return ");

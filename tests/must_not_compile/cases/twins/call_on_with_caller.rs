@@ -1,4 +1,4 @@
-//! It calls right where it is.
+//! It calls on the current stack.
 
 use futures::executor::block_on;
 use wasmtime::{Caller, Engine, Func, Result, Val};

@@ -1,4 +1,4 @@
-//! This crate's store is made of it, and can be made it again.
+//! This crate's store is made from wasmtime's, and can be converted back.
 
 use futures::executor::block_on;
 use wasmtime::{Engine, Func, Store};

@@ -1,4 +1,4 @@
-//! It can keep what it takes from its caller.
+//! It can keep what it takes out of its caller.
 
 use std::sync::Mutex;
 use wasmtime::{Caller, Engine, Func};

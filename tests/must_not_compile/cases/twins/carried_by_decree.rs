@@ -1,4 +1,4 @@
-//! What is `Send` may, by itself.
+//! A type that is `Send` may leave by itself.
 use wasmtime_async::{CarriedBy, ThreadStack};
 
 struct Mine(#[expect(dead_code)] i32);

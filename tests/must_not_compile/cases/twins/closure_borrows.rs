@@ -1,4 +1,4 @@
-//! What it owns is there for ever.
+//! What the closure owns exists forever.
 
 use std::pin::pin;
 use std::sync::Arc;

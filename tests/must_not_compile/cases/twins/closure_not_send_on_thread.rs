@@ -1,4 +1,4 @@
-//! It can use what is not `Send` within itself.
+//! A closure can make and use a value that is not `Send`.
 
 use futures::executor::block_on;
 use std::rc::Rc;

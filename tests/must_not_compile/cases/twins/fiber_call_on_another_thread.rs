@@ -1,4 +1,4 @@
-//! An idle fiber stack may go to another thread, and so may a store.
+//! An idle fiber stack may move to another thread, and so may a store.
 
 use futures::executor::block_on;
 use wasmtime::Engine;

@@ -1,4 +1,4 @@
-//! One on a `SendFiberStack` is, and a `LocalSet` takes either.
+//! A task with a call on a `SendFiberStack` can, and a `LocalSet` takes either.
 
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;

@@ -1,4 +1,4 @@
-//! All stacks carry one that is `Send`, with a result that is.
+//! All stacks carry a closure that is `Send` and has a `Send` result.
 
 use futures::executor::block_on;
 use wasmtime::{Engine, Result, component};

@@ -1,4 +1,4 @@
-//! A `SendStack` has.
+//! The calls of a `SendStack` are `Send`.
 
 use tokio::runtime::Builder;
 use tokio::task::JoinHandle;

@@ -1,4 +1,4 @@
-//! What is not `Send` goes into the store's data, and its future may hold it.
+//! Data that is not `Send` goes into the store, and the future may hold it.
 
 use futures::executor::block_on;
 use futures::future::ready;

@@ -1,4 +1,4 @@
-//! The instance is made right there.
+//! The instance is made on the current stack.
 
 use futures::executor::block_on;
 use wasmtime::{Caller, Engine, Func, Linker, Module, Result};

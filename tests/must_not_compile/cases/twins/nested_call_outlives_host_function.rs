@@ -1,4 +1,4 @@
-//! Its result can be kept.
+//! The result of a nested call can be kept.
 
 use futures::executor::block_on;
 use std::sync::Mutex;

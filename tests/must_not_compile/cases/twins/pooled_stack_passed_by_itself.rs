@@ -1,4 +1,4 @@
-//! The stack that it holds can be passed.
+//! The stack inside can be passed.
 
 use futures::executor::block_on;
 use wasmtime::{Engine, Func};

@@ -1,4 +1,4 @@
-//! What is `Send` can cross over.
+//! A result that is `Send` can move.
 
 use futures::executor::block_on;
 use std::sync::Arc;

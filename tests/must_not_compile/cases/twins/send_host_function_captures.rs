@@ -1,4 +1,4 @@
-//! It can ask those that a closure returns, each with a copy of what it needs.
+//! Rust can ask this for the futures that a closure returns. Each has a copy of what it needs.
 
 use futures::executor::block_on;
 use std::future::ready;

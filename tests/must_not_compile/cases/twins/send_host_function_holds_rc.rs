@@ -1,4 +1,4 @@
-//! What it holds between two waits does not.
+//! What it holds between two waits does not move.
 
 use futures::executor::block_on;
 use std::future::ready;

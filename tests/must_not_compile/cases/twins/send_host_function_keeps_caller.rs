@@ -1,4 +1,4 @@
-//! It has what the closure took out; a boxed one has the caller itself.
+//! The future has what the closure took out of the caller. A boxed future has the caller itself.
 
 use futures::executor::block_on;
 use std::future::ready;

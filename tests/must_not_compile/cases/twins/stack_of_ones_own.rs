@@ -1,4 +1,4 @@
-//! Code can be generic over them.
+//! Code can be generic over stacks.
 
 use wasmtime_async::{DEFAULT_STACK_SIZE, Error, FiberStack, Stack};
 

@@ -1,4 +1,4 @@
-//! Two calls at a time on two stacks, one after another on one.
+//! Two calls at the same time on two stacks, and one after the other on one stack.
 
 use futures::executor::block_on;
 use futures::join;

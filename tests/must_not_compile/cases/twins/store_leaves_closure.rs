@@ -1,4 +1,4 @@
-//! It can leave what it takes from its store.
+//! A closure can return what it takes out of its store.
 
 use futures::executor::block_on;
 use std::sync::Mutex;

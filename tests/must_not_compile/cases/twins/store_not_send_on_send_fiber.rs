@@ -1,4 +1,4 @@
-//! What is `Send` can be there, and a call is `Send`.
+//! The store can hold data that is `Send`, and then a call is `Send`.
 
 use futures::executor::block_on;
 use std::cell::Cell;

@@ -1,4 +1,4 @@
-//! What is `Send` can be there, and a call is `Send`; what is not can be on a fiber.
+//! The store can hold data that is `Send`, and then a call is `Send`. On a fiber it can hold other data, too.
 
 use futures::executor::block_on;
 use std::rc::Rc;

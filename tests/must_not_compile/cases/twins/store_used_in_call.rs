@@ -1,4 +1,4 @@
-//! It is there again when the call is dropped.
+//! The store can be used again when the call is dropped.
 
 use std::future::pending;
 use std::pin::pin;

@@ -1,4 +1,4 @@
-//! It calls right where it is, before it waits and after.
+//! It calls on the current stack, before it waits and afterwards.
 
 use futures::executor::block_on;
 use futures::future::ready;
