@@ -1,7 +1,7 @@
 //! How many threads there are, and what happens when the system provides no more.
 #![cfg_attr(
     not(target_os = "linux"),
-    expect(unused_imports, dead_code, reason = "what most tests look at is not to be seen elsewhere")
+    expect(unused_imports, dead_code, reason = "most tests look at what cannot be seen on other systems")
 )]
 
 use crate::Gate;

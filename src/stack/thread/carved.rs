@@ -1,10 +1,10 @@
-//! The space that the system takes from a thread's stack, which the thread's code cannot use.
+//! The space that the system takes from a thread's stack.
 
 /// Returns how many bytes to add to the size of a thread's stack, so that the requested size is left.
 ///
 /// glibc puts the static thread-local variables of the program and its libraries on the stack of each thread, and they
-/// can have any size. Other systems put them elsewhere, or enlarge the stack by themselves (musl).
-/// Windows counts the pages that guard a stack, and the space that std reserves for handling an overflow.
+/// can have any size. Other systems put them elsewhere, or enlarge the stack by themselves (musl). On Windows the size
+/// includes the guard pages, and what std has the system reserve for the handling of an overflow.
 ///
 /// # Errors
 ///
