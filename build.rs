@@ -17,10 +17,14 @@ fn main() {
     let has_feature = |name| env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
     let (system, processor) = (of_target("CARGO_CFG_TARGET_OS"), of_target("CARGO_CFG_TARGET_ARCH"));
     // Systems whose mappings `src/stack/fiber/memory.rs` knows how to ask for.
-    let has_maps = of_target("CARGO_CFG_TARGET_VENDOR") == "apple" || ["linux", "android"].contains(&&*system);
-    if has_feature("FIBER") && has_maps && PROCESSORS.contains(&&*processor) {
+    let has_maps =
+        of_target("CARGO_CFG_TARGET_VENDOR") == "apple" || ["linux", "android", "freebsd"].contains(&&*system);
+    let has_coroutines = has_maps && PROCESSORS.contains(&&*processor);
+    // Windows has fibers of its own. On other processors `src/stack/fiber/windows.rs` does not know where the current one is.
+    let has_fibers = system == "windows" && processor == "x86_64";
+    if has_feature("FIBER") && (has_coroutines || has_fibers) {
         println!("cargo::rustc-cfg=fiber_stack");
-        if system == "linux" {
+        if system == "linux" || system == "windows" {
             println!("cargo::rustc-cfg=thread_list");
         }
     }

@@ -62,7 +62,7 @@ pub enum Error {
     NotSend,
 
     /// wasmtime's per-thread list is needed, and cannot be read here. A [`SendFiberStack`](crate::SendFiberStack) and
-    /// nested calls need it, and on Linux a [`FiberStack`](crate::FiberStack) does, too.
+    /// nested calls need it. On Linux and Windows a [`FiberStack`](crate::FiberStack) does, too.
     #[error(
         "wasmtime's list of activations cannot be read here, and nested calls and fiber stacks need it: use a `ThreadStack` \
          (feature `thread-backend`)"

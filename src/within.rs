@@ -33,7 +33,7 @@ use wasmtime::Trap;
 ///
 /// - [`Error::NotWithin`] if something other than the future of the host function that made this polls it, such as an
 ///   executor that the host function runs (`futures::executor::block_on`) or code within a call of another guest;
-/// - [`Error::NoThreadList`] on systems other than Linux, except on a `ThreadStack`;
+/// - [`Error::NoThreadList`] on systems other than Linux and Windows, except on a `ThreadStack`;
 /// - [`Error::ForeignFrames`] if something other than the guest of the call has called the host function, so that
 ///   frames would have to be suspended that must not be;
 /// - [`Error::Lost`] if a nested call of the same host function, or of one within it, was forgotten;

@@ -114,7 +114,7 @@ pub trait Stack: Backend {
     /// operating system cannot provide one.
     fn new(size: usize) -> Result<Self, Error>;
 
-    /// The size that was asked for, in bytes. The stack may be larger, by less than a page.
+    /// The size that was asked for, in bytes. The stack may be larger, by less than a page, on Windows by less than 128 KiB.
     fn size(&self) -> usize;
 
     /// Sets a hook that surrounds the code of calls on this stack. It replaces the previous hook.

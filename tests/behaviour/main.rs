@@ -48,4 +48,6 @@ mod wakers;
 mod wakers_in_nested_polls;
 #[cfg(fiber_stack)]
 mod wasmtimes_own;
+#[cfg(all(windows, fiber_stack))]
+mod windows;
 mod within;

@@ -1,4 +1,8 @@
 //! How many threads there are, and what happens when the system provides no more.
+#![cfg_attr(
+    not(target_os = "linux"),
+    expect(unused_imports, dead_code, reason = "most tests look at what cannot be seen on other systems")
+)]
 
 use crate::Gate;
 use crate::common::futures::poll_once;

@@ -1,38 +1,40 @@
-//! The list of activations that wasmtime keeps for each thread: read to see what lies on a stack, and set to park it.
+//! The list of activations that wasmtime keeps for each thread. It is read to see what is on a stack, and set to park
+//! that.
 //!
-//! All that wasmtime keeps for a thread's list is one thread-local word (`TLS` in `runtime/vm/sys/std_tls.rs`): the address
-//! of the youngest activation, with bit 0 set once the thread is initialised (`tls::raw` in
-//! `runtime/vm/traphandlers.rs`). Each activation refers to the next older one by its field `prev` (`CallThreadState`, in
-//! the same file). To park a call is to put back the word that was there before it was entered; to go on with it is to set
-//! the one that was there when it was left.
+//! wasmtime keeps a single thread-local word for a thread's list (`TLS` in `runtime/vm/sys/std_tls.rs`): the address of
+//! the youngest activation, with bit 0 set once the thread is initialised (`tls::raw` in `runtime/vm/traphandlers.rs`).
+//! Each activation refers to the next older one with its field `prev` (`CallThreadState`, in the same file). To park a
+//! call means to restore the word that was there before the call was entered. To resume it means to set the word that
+//! was there when it was left.
 //!
 //! # What this relies on
 //!
-//! - That the word and the field are where and what they were seen to be: see [`find`](super::find). They are found once
-//!   for a process, and checked on each thread before they are used there. Whatever does not fit, a platform without
-//!   `dl_iterate_phdr` included, leaves all parking to the fiber and the activations uncounted.
-//! - That a call which parks this way starts with an empty list, so that its activations link to none but its own.
-//!   [`Runner::prepare`](super::runner::Runner::prepare) sees to that.
-//! - That wasmtime reads the word anew at each use. It does so in functions of their own that are not inlined
-//!   (`tls::raw`), because its own fibers change it, and the thread, too.
+//! - The word and the field are where, and what, they were seen to be: see [`find`](super::find). They are found once
+//!   for a process, and are checked on each thread before they are used there. If anything does not fit, including a
+//!   platform without `dl_iterate_phdr`, the fiber does all parking, and activations are not counted.
+//! - A call that parks this way starts with an empty list, so that its activations only link to its own.
+//!   [`Runner::prepare`](super::runner::Runner::prepare) makes sure of that.
+//! - wasmtime reads the word again at each use. It does so in functions of their own that are not inlined (`tls::raw`),
+//!   because its own fibers change the word, and the thread, too.
 #![expect(unsafe_code, reason = "reads and sets a thread-local variable of another crate")]
 
 use super::activation::in_activation;
 use super::find::Layout;
+use super::words::Word;
 use std::cell::Cell;
 use std::ptr;
 use wasmtime::Engine;
 
-/// The list of the thread that looked it up, not to be used on another one.
+/// The list of the thread that looked it up. It must not be used on another thread.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ThreadList {
-    word: *mut *mut (),
+    word: Word,
     /// See [`Layout`].
     prev: u32,
     parks: bool,
 }
 
-/// The youngest activation of a list, as the word has it.
+/// The youngest activation of a list, as the word stores it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Head(*mut ());
 
@@ -49,17 +51,17 @@ thread_local! {
     static FOUND: Cell<Found> = const { Cell::new(Found::NotYet) };
 }
 
-/// What is known of a thread's list.
+/// What is known about a thread's list.
 #[derive(Clone, Copy)]
 enum Found {
     NotYet,
-    /// It is just being looked for.
+    /// The list is being looked for at the moment.
     Not,
     At(ThreadList),
 }
 
 impl ThreadList {
-    /// The list of this thread, if it can be had.
+    /// The list of this thread, if it is available.
     #[inline]
     pub(super) fn of_this_thread() -> Option<Self> {
         match FOUND.get() {
@@ -74,18 +76,18 @@ impl ThreadList {
         // For the code below, which enters wasmtime.
         FOUND.set(Found::Not);
         let list = Layout::of_process().and_then(Self::with_layout).filter(|list| list.is_right());
-        // What was not found for want of a thread may be found later.
+        // If it was not found because no thread was available, it may be found later.
         FOUND.set(list.map_or(Found::NotYet, Found::At));
         list
     }
 
-    /// This thread's list, if it has the word that the layout says. Not checked any further.
+    /// This thread's list, if the thread has the layout's word. This does not check anything else.
     pub(super) fn with_layout(layout: Layout) -> Option<Self> {
         Some(Self { word: layout.word_of_this_thread()?, prev: layout.prev, parks: layout.parks })
     }
 
-    /// Whether a call that begins now can be parked by this list: whether that was tried and went well, and the list is
-    /// empty, so that nothing of the call will ever be linked to an activation further out.
+    /// Whether this list can park a call that begins now. This requires that parking was tested and works, and that the
+    /// list is empty, so that nothing of the call is ever linked to an activation further out.
     #[inline]
     pub(super) fn can_park(self) -> bool {
         self.parks && self.head() == Head::EMPTY
@@ -94,8 +96,7 @@ impl ThreadList {
     /// The youngest activation of this thread.
     #[inline]
     pub(super) fn head(self) -> Head {
-        // SAFETY: a variable of this thread, to which nobody holds a reference.
-        Head(unsafe { self.word.read() })
+        Head(self.word.read())
     }
 
     /// The activation that was the head when the current one was entered.
@@ -113,15 +114,16 @@ impl ThreadList {
     ///
     /// # Safety
     ///
-    /// On the thread of this list. What is put in is what was taken off before, with its activations still there and
-    /// those of no other call among them; and all that is taken off is put back before its stack goes on.
+    /// This runs on the thread of this list. What is put in was taken off before, its activations still exist, and none
+    /// of them belongs to another call. Everything that is taken off is put back before its stack resumes.
     #[inline]
     pub(super) unsafe fn replace(self, head: Head) -> Head {
-        // SAFETY: a variable of this thread, to which nobody holds a reference.
+        // SAFETY: up to the caller.
         Head(unsafe { self.word.replace(head.0) })
     }
 
-    /// Whether word and field change as they should when wasm's world is entered and left, once and once more from there.
+    /// Checks that word and field change correctly when wasm is entered and left, once and then a second time from
+    /// inside.
     pub(super) fn is_right(self) -> bool {
         Engine::tls_eager_initialize();
         let before = self.head();
@@ -137,9 +139,9 @@ impl ThreadList {
         entered.is_ok() && fits && self.head() == before
     }
 
-    /// Whether the head is an activation that lies on the running stack, next to an address there, with `before` next.
+    /// Whether the head is an activation on the running stack, close to an address there, and `before` is the next one.
     fn is_entered_from(self, before: Head, here: usize) -> bool {
-        // Less than this lies between two frames of the same stack that are a few calls apart.
+        // Two frames of the same stack that are a few calls apart are closer than this.
         const NEAR: usize = 256 << 10;
         let head = self.head().addr();
         head & 1 == 1
@@ -149,14 +151,14 @@ impl ThreadList {
     }
 }
 
-/// A word of memory that Rust knows nothing of.
+/// A word of memory that Rust knows nothing about.
 ///
 /// # Safety
 ///
-/// There is memory at the address, which is aligned, and nobody writes it meanwhile.
+/// There is memory at the address. The address is aligned, and nothing writes there in the meantime.
 pub(super) unsafe fn read_word(address: usize) -> usize {
     cfg_select! {
-        // Hidden from the address sanitizer, to which what lies between the variables of a stack is out of bounds.
+        // Hidden from the address sanitizer, which considers the space between a stack's variables out of bounds.
         target_arch = "x86_64" => {
             let word;
             // SAFETY: up to the caller.
@@ -168,31 +170,31 @@ pub(super) unsafe fn read_word(address: usize) -> usize {
     }
 }
 
-/// Where the part of a thread's list begins that is one call's.
+/// Where a call's part of a thread's list begins.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Root(Option<Head>);
 
 impl Root {
-    /// Of a call whose list cannot be read.
+    /// For a call whose list cannot be read.
     pub(crate) const UNSEEN: Self = Self(None);
 
-    /// Of a call that is about to be entered, on the thread of this list.
+    /// For a call that is about to be entered on the thread of this list.
     #[inline]
     pub(super) fn of(list: Option<ThreadList>) -> Self {
         Self(list.map(ThreadList::head))
     }
 
-    /// Of a call that is about to be entered, on this thread.
+    /// For a call that is about to be entered on this thread.
     pub(crate) fn here() -> Self {
         Self::of(ThreadList::of_this_thread())
     }
 
-    /// Whether it can be seen at all.
+    /// Whether the list can be read at all.
     pub(crate) fn is_seen(self) -> bool {
         self.0.is_some()
     }
 
-    /// Whether there is one activation above the root, on this thread. `None` if that cannot be seen.
+    /// Whether exactly one activation is above the root on this thread. `None` if the list cannot be read.
     pub(crate) fn is_one_activation_away(self) -> Option<bool> {
         let Head(root) = self.0?;
         let before = ThreadList::of_this_thread()?.before_head();

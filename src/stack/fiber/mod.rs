@@ -1,6 +1,13 @@
-//! The stacks that are switched to: a corosensei coroutine, whose activations are parked whenever it is left.
+//! Fiber stacks: a coroutine (corosensei's, or on Windows a fiber of the system), whose activations are parked whenever
+//! it is left.
 
+#[cfg(thread_list)]
 mod activation;
+#[cfg(not(windows))]
+mod coroutine;
+#[cfg(windows)]
+#[path = "windows.rs"]
+mod coroutine;
 #[cfg(thread_list)]
 mod find;
 #[cfg(thread_list)]
@@ -8,55 +15,64 @@ mod list;
 #[cfg(not(thread_list))]
 #[path = "no_list.rs"]
 mod list;
+#[cfg(not(windows))]
 mod memory;
 mod parking;
 mod runner;
-#[cfg(thread_list)]
+#[cfg(all(thread_list, not(windows)))]
 mod self_test;
 mod send;
+#[cfg(all(thread_list, not(windows)))]
+mod words;
+#[cfg(all(thread_list, windows))]
+#[path = "words_windows.rs"]
+mod words;
 
 use super::ambient::Hook;
 use super::{Backend, CarriesSealed, Stack, check_room, check_size};
 use crate::Error;
 use crate::frame::Frame;
 use crate::limits::Rule;
+pub(crate) use coroutine::leave;
 pub(crate) use list::Root;
 use list::ThreadList;
 use runner::Runner;
-pub(crate) use runner::{has_room, leave, prepare_aside, resume};
+pub(crate) use runner::{has_room, prepare_aside, resume};
 pub use send::SendFiberStack;
 use std::fmt;
 use std::marker::PhantomData;
 use wasmtime::Engine;
 
-/// A stack that is switched to and from by a handful of instructions (corosensei), on the thread that polls.
+/// A stack that the polling thread switches to and from in a handful of instructions (corosensei). On Windows it is one
+/// of the system's fibers, and the thread becomes a fiber while it polls.
 ///
-/// It suspends guests that wait in async host functions, whatever those wait for: futures and the store's data need not be
-/// `Send`, and in return calls are not, either. ([`SendFiberStack`] is the one for `tokio::spawn`.) Idle, the stack can be
-/// sent to another thread.
+/// It suspends guests that wait in async host functions, whatever they wait for. Futures and the store's data need not
+/// be `Send`, and in return, calls are not `Send` either. (Use a [`SendFiberStack`] for `tokio::spawn`.) An idle stack
+/// can be sent to another thread.
 ///
 /// # What it suspends
 ///
-/// Known frames: guests, wasmtime's and this crate's own. Those count on nothing of the thread, so that calls may end in any
-/// order, and be forgotten. Where other code of yours would be left suspended in its middle (the closure of
-/// [`Stack::run`], a synchronous host function that waits, or calls the guest again, which waits), whatever wants to wait gets
-/// [`Error::ForeignFrames`], which says what is in the way. Such code may have borrowed or set a variable of the thread,
-/// hold a lock, or be in the midst of an initialiser. A [`ThreadStack`](crate::ThreadStack) suspends it nevertheless, as
-/// it has a thread to itself; so does a stack made by [`unchecked`](Self::unchecked), on your word.
+/// A fiber stack suspends known frames: guests, wasmtime's own and this crate's. These keep nothing in the thread, so
+/// calls may end in any order, and may be forgotten. Other code of yours is not suspended: the closure of
+/// [`Stack::run`], a synchronous host function that waits, or one that calls the guest again, which waits. Such code
+/// may have borrowed or set a thread-local variable, may hold a lock, or may be in the middle of an initialiser.
+/// Whatever wants to wait there gets [`Error::ForeignFrames`], which says what is in the way. A
+/// [`ThreadStack`](crate::ThreadStack) suspends such code, because it has a thread to itself. So does a stack made by
+/// [`unchecked`](Self::unchecked), at your own risk.
 ///
-/// A synchronous host function that calls its own guest again is seen by reading wasmtime's list of activations, which
-/// works on Linux. On other systems it is not seen: such a function must not have anything of the above, if the guest that
-/// it calls may wait. Nor is a hook of wasmtime's feature `call-hook` seen that calls a guest before another one is entered, or
-/// after it has been left, on any system.
+/// To see that a synchronous host function has called its own guest again, the crate reads wasmtime's list of
+/// activations. This works on Linux and Windows. On other systems it does not see this: if the guest that such a
+/// function calls may wait, the function must not hold any of the above. On no system does the crate see a hook of
+/// wasmtime's feature `call-hook` that calls a guest before another one is entered, or after it was left.
 ///
 /// # Memory
 ///
-/// Address space of twice the stack's size, with guard pages: the second half is for the futures of host functions that call
-/// their guest, and takes no memory otherwise. Where activations are not parked directly, there is a small third stack, with a
-/// store of wasmtime's (see the crate's documentation). All of it is made at the first use, or by [`Stack::new`], and reused
-/// call after call without an allocation. A guest that recurses without end is stopped by
-/// wasmtime's own limit (`Config::max_wasm_stack`); a host function that does so hits the guard page, which ends the
-/// process as it would on a thread's own stack.
+/// A stack takes address space of twice its size, with guard pages. The second half is for the futures of host
+/// functions that call their guest, and otherwise takes no memory. Where activations are not parked directly, there is
+/// a small third stack, with a store of wasmtime's (see [how it works](crate::guide::how_it_works)). All of this is
+/// made at the first use, or by [`Stack::new`], and reused call after call without an allocation. wasmtime's own limit
+/// (`Config::max_wasm_stack`) stops a guest that recurses without end. A host function that does so hits the guard
+/// page, which ends the process, as it would on a thread's own stack.
 pub struct FiberStack(Fiber);
 
 impl FiberStack {
@@ -68,16 +84,19 @@ impl FiberStack {
     ///
     /// # Safety
     ///
-    /// Suspended frames share the thread's variables with all that runs meanwhile, and may end in any order, or never if
-    /// their call is forgotten. So nothing may be suspended, nor entered again by other code while it is suspended, that
+    /// Suspended frames share the thread's variables with everything that runs in the meantime. They may end in any
+    /// order, or never, if their call is forgotten. So code must not be suspended, and other code must not enter it
+    /// again while it is suspended, if it
     ///
-    /// - a thread-local variable *lends*: within `LocalKey::with`, `scoped_tls::ScopedKey::with` and the like, also where the
-    ///   variable was set further out, around the poll;
+    /// - uses what a thread-local variable *lends*: within `LocalKey::with`, `scoped_tls::ScopedKey::with` and similar
+    ///   functions, even if the variable was set further out, around the poll;
     /// - *initialises* a thread-local variable, a `Once`, a `OnceLock` or a `LazyLock`;
-    /// - has *set* a thread-local variable for the time of a closure or of a guard, such as that of an entered runtime or
-    ///   span;
-    /// - holds a lock that code on the same thread might want, or whose guard must be dropped on the thread that locked it;
-    /// - is anything else whose soundness depends on its frames being left in the reverse order of their beginning, or at all.
+    /// - has *set* a thread-local variable for as long as a closure runs or a guard exists, such as that of an entered
+    ///   runtime or span;
+    /// - holds a lock that code on the same thread might want, or whose guard must be dropped on the thread that locked
+    ///   it;
+    /// - is anything else whose soundness depends on its frames being left at all, or in the reverse order of their
+    ///   beginning.
     ///
     /// # Examples
     ///
@@ -93,7 +112,7 @@ impl FiberStack {
     ///     suspend_until(Delay::new(Duration::from_millis(ms.into())))?;
     ///     Ok(())
     /// });
-    /// // SAFETY: the one thing that is suspended is the function above, which has nothing of the thread.
+    /// // SAFETY: only the function above is suspended, and it keeps nothing in the thread.
     /// let mut stack = unsafe { FiberStack::unchecked(DEFAULT_STACK_SIZE) }?;
     /// let sleep = sleep.get_async(&store).get1::<u32, ()>()?;
     /// block_on(sleep.call(&mut stack, &mut store, (10,)))?;
@@ -104,7 +123,7 @@ impl FiberStack {
         Ok(Self(Fiber::new(size, Rule::Anything)?))
     }
 
-    /// How a call that is made from this thread now, outside any other, parks its activations when it suspends.
+    /// How a call that this thread makes now, outside of any other call, parks its activations when it suspends.
     ///
     /// ```
     /// use wasmtime_async::{FiberStack, Parking};
@@ -118,17 +137,17 @@ impl FiberStack {
     }
 }
 
-/// How the activations of a suspended call are parked; see the crate's documentation.
+/// How the activations of a suspended call are parked: see [how it works](crate::guide::how_it_works).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Parking {
-    /// By a fiber of wasmtime's own, with nothing but its public API.
+    /// By one of wasmtime's own fibers, using only its public API.
     Fiber,
-    /// By setting wasmtime's per-thread word (feature `direct-parking`, where that word was found and tried).
+    /// By setting wasmtime's per-thread word (feature `direct-parking`, where that word was found and tested).
     Direct,
 }
 
-/// What the kinds of fiber stacks have in common.
+/// The common part of the kinds of fiber stacks.
 struct Fiber {
     size: usize,
     rule: Rule,
@@ -150,7 +169,7 @@ impl Fiber {
         self.hook = Some(hook);
     }
 
-    /// One in place of a runner that was forgotten.
+    /// Makes a runner in place of one that was forgotten.
     #[cold]
     fn another(&self) -> Result<Runner, Error> {
         let runner = Runner::new(self.size, self.rule)?;
@@ -175,14 +194,14 @@ impl Fiber {
     }
 }
 
-// SAFETY: a shared reference gives away the size only.
+// SAFETY: a shared reference only gives access to the size.
 #[expect(unsafe_code)]
 unsafe impl Sync for Fiber {}
 
 /// Named in the compiler's message when a call on a [`FiberStack`] should be `Send`.
 pub trait UseSendFiberStackOrLocalSet {}
 
-/// A runner with a call on it, which stays on its thread, since anything may wait there.
+/// A runner with a call on it. It stays on its thread, because anything may wait there.
 #[derive(Debug)]
 pub struct Pinned {
     pinned: PhantomData<dyn UseSendFiberStackOrLocalSet>,
@@ -196,8 +215,8 @@ impl Stack for FiberStack {
     ///
     /// # Errors
     ///
-    /// [`Error::NoThreadList`], too, if wasmtime's list of activations cannot be read on Linux: no thread was to be had to look
-    /// for it, say.
+    /// In addition, [`Error::NoThreadList`] if wasmtime's list of activations cannot be read on Linux or Windows, for
+    /// example because the system provided no thread to look for it.
     fn new(size: usize) -> Result<Self, Error> {
         if cfg!(thread_list) && ThreadList::of_this_thread().is_none() {
             return Err(Error::NoThreadList);
@@ -240,7 +259,7 @@ unsafe impl Backend for FiberStack {
 
     #[inline(always)]
     unsafe fn enter(Pinned { runner, .. }: &mut Pinned) {
-        // SAFETY: up to the caller; `take` has prepared it.
+        // SAFETY: up to the caller. `take` has prepared the runner.
         unsafe { runner.enter() }
     }
 }

@@ -1,13 +1,18 @@
-//! In place of `list` on systems where the thread's list of activations is not looked for: it can never be had.
+//! Takes the place of `list` on systems where the thread's list of activations is not looked for. It is never
+//! available.
 #![expect(unsafe_code, reason = "has the functions of `list`")]
 
-/// There is none.
+use std::convert::Infallible;
+
+/// There is none. (A private field, so that other modules are not told that their code is unreachable.)
 #[derive(Clone, Copy, Debug)]
-pub(super) enum ThreadList {}
+#[allow(dead_code, reason = "is never made")]
+pub(super) struct ThreadList(Infallible);
 
 /// There is nothing on it.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Head {}
+#[allow(dead_code, reason = "is never made")]
+pub(super) struct Head(Infallible);
 
 impl ThreadList {
     pub(super) fn of_this_thread() -> Option<Self> {
@@ -15,22 +20,22 @@ impl ThreadList {
     }
 
     pub(super) fn can_park(self) -> bool {
-        match self {}
+        match self.0 {}
     }
 
     pub(super) fn head(self) -> Head {
-        match self {}
+        match self.0 {}
     }
 
     /// # Safety
     ///
     /// Never called.
     pub(super) unsafe fn replace(self, _: Head) -> Head {
-        match self {}
+        match self.0 {}
     }
 }
 
-/// Cannot be seen.
+/// The root cannot be seen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Root;
 

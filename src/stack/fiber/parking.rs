@@ -1,38 +1,44 @@
-//! Parking wasm's activations by way of a fiber of wasmtime's own.
+//! Parks wasm's activations with one of wasmtime's own fibers.
 //!
-//! wasmtime keeps a list of activations for each thread, strictly last in, first out: entering wasm pushes one, leaving
-//! it asserts that it is the head (`CallThreadState` in `runtime/vm/traphandlers.rs`). A coroutine that suspends in the
-//! middle of wasm leaves its activations on that list, and the next call on the thread that ends before this one aborts
-//! the process. wasmtime solves this for fibers of its own: when one suspends, all that was pushed on the list since it
-//! was resumed is taken off, whoever pushed it, and put back at the next resume (`AsyncWasmCallState::push` and
-//! `PreviousAsyncWasmCallState::restore`, called by `resume_fiber` in `runtime/fiber.rs`).
+//! wasmtime keeps a list of activations for each thread, strictly last in, first out. Entering wasm pushes one, and
+//! leaving it asserts that it is the head (`CallThreadState` in `runtime/vm/traphandlers.rs`). A coroutine that
+//! suspends in the middle of wasm leaves its activations on that list, and the next call on the thread that ends before
+//! it aborts the process. wasmtime solves this for its own fibers: when one suspends, everything that was pushed on the
+//! list since its last resume is taken off, whoever pushed it, and put back at the next resume
+//! (`AsyncWasmCallState::push` and `PreviousAsyncWasmCallState::restore`, called by `resume_fiber` in
+//! `runtime/fiber.rs`).
 //!
-//! So each coroutine has such a fiber: a function of a private store, called asynchronously once and for the life of
-//! the coroutine, whose future resumes the coroutine whenever it is polled, and is pending until the coroutine ends.
-//! Every way in leads from the poller through the fiber to the coroutine, every way out back the same way. Nothing else
-//! runs on the fiber.
-#![expect(unsafe_code, reason = "lends wasmtime a stack, and asserts that futures may be where they stay")]
+//! So each coroutine has such a fiber. It is a function of a private store, which is called asynchronously once, for
+//! the life of the coroutine. Its future resumes the coroutine whenever it is polled, and is pending until the
+//! coroutine ends. Every way in leads from the poller through the fiber to the coroutine, and every way out leads back
+//! the same way. Nothing else runs on the fiber.
+#![expect(unsafe_code, reason = "asserts that futures may be where they stay")]
 
-use super::memory::PARKING_SIZE;
+#[cfg(not(windows))]
+mod lent;
+
+use super::coroutine::{AsFiber, ParkingMemory};
 use crate::Error;
-use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::ops::Range;
 use std::pin::Pin;
-use std::ptr;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
-use wasmtime::{Caller, Config, Engine, Func, StackCreator, StackMemory, Store};
+use wasmtime::{Caller, Config, Engine, Func, Store};
 
-/// A fiber of wasmtime's, suspended.
+/// The size of the parking fiber's stack, in bytes. It holds a fixed handful of frames, with room for those of an
+/// unoptimised build, and on Windows for what the system reserves. Pages that are not touched cost nothing.
+pub(super) const PARKING_SIZE: usize = if cfg!(windows) { 128 << 10 } else { 64 << 10 };
+
+/// A suspended fiber of wasmtime's.
 pub(super) struct ParkingFiber(Pin<Box<dyn Future<Output = wasmtime::Result<()>>>>);
 
-/// What runs on a parking fiber: enters the coroutine, returns when that is left, and tells whether it has ended.
+/// The code on a parking fiber: it enters the coroutine, returns when the coroutine is left, and says whether it has
+/// ended.
 pub(super) trait Relay: Copy + 'static {
     /// # Safety
     ///
-    /// Called only from within [`ParkingFiber::enter`].
+    /// Only called from within [`ParkingFiber::enter`].
     unsafe fn relay(self) -> Poll<()>;
 }
 
@@ -41,15 +47,15 @@ impl ParkingFiber {
     ///
     /// # Safety
     ///
-    /// The memory is the fiber's alone until it is dropped, `PARKING_SIZE` bytes above a guard page.
-    pub(super) unsafe fn new(memory: Range<usize>, relay: impl Relay) -> Result<Self, Error> {
-        debug_assert_eq!(memory.len(), PARKING_SIZE);
+    /// The memory belongs to the fiber alone until the fiber is dropped. It has `PARKING_SIZE` bytes and lies above a
+    /// guard page.
+    pub(super) unsafe fn new(memory: &ParkingMemory, relay: impl Relay) -> Result<Self, Error> {
+        let Some(_fiber) = AsFiber::new() else {
+            return Err(Error::Fibers { reason: "this thread cannot be made a fiber: out of memory".to_owned() });
+        };
         let mut fiber = Self(Box::pin(live(StaysHere(relay))));
-        // Brings the fiber to where it waits to relay for the first time, so that what it lacks is known now.
-        NEXT_STACK.set(Some(memory));
-        let outcome = fiber.poll();
-        NEXT_STACK.set(None);
-        match outcome {
+        // Runs the fiber up to the point where it waits to relay for the first time, so that errors show up now.
+        match lending(memory, || fiber.poll()) {
             Poll::Pending => Ok(fiber),
             Poll::Ready(Ok(())) => unreachable!("a parking fiber ends by relaying"),
             Poll::Ready(Err(error)) => Err(Error::Fibers { reason: format!("{error:#}") }),
@@ -60,7 +66,7 @@ impl ParkingFiber {
     ///
     /// # Safety
     ///
-    /// Upholds whatever the relay given to `new` asks for.
+    /// Meets all requirements of the relay that was given to `new`.
     #[inline]
     pub(super) unsafe fn enter(&mut self) {
         let _ended = self.poll();
@@ -68,7 +74,21 @@ impl ParkingFiber {
 
     #[inline]
     fn poll(&mut self) -> Poll<wasmtime::Result<()>> {
+        // Before wasmtime tries this, because its fiber would have to unwind.
+        let _fiber = AsFiber::new().expect("there is memory to make this thread a fiber");
         self.0.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    }
+}
+
+/// Makes wasmtime create a fiber on this memory.
+fn lending<R>(memory: &ParkingMemory, make: impl FnOnce() -> R) -> R {
+    cfg_select! {
+        // Where wasmtime uses the system's fibers, these have stacks of their own.
+        windows => {
+            let ParkingMemory = memory;
+            make()
+        }
+        _ => lent::lending(memory, make)
     }
 }
 
@@ -85,28 +105,28 @@ async fn live(relay: StaysHere<impl Relay>) -> wasmtime::Result<()> {
     run.typed::<(), ()>(&store)?.call_async(&mut store, ()).await
 }
 
-/// Relays at each poll but the first, until the coroutine has ended.
+/// Relays at each poll except the first, until the coroutine has ended.
 fn relay_on_fiber(relay: StaysHere<impl Relay>) -> impl Future<Output = ()> + Send {
     let mut reached = false;
     poll_fn(move |_| {
-        // The whole of it, for its `Send`.
+        // Moves the whole struct, for its `Send`.
         let StaysHere(relay) = { relay };
         if !reached {
             reached = true;
             return Poll::Pending;
         }
-        // SAFETY: all polls but the first are those of `enter`.
+        // SAFETY: all polls except the first come from `enter`.
         unsafe { relay.relay() }
     })
 }
 
-/// Something that wasmtime wants to be `Send` and `Sync`, because a future of its own may change threads.
+/// A value that wasmtime requires to be `Send` and `Sync`, because futures of its own may change threads.
 #[derive(Clone, Copy)]
 struct StaysHere<T>(T);
 
-// SAFETY: used only by the thread that enters the fiber. Where a fiber may go is decided by who owns it.
+// SAFETY: only the thread that enters the fiber uses it. The owner of the fiber decides where it may go.
 unsafe impl<T> Send for StaysHere<T> {}
-// SAFETY: as above.
+// SAFETY: only the thread that enters the fiber uses it.
 unsafe impl<T> Sync for StaysHere<T> {}
 
 /// The engine of these fibers. It compiles nothing and runs no guest, so it handles no signals.
@@ -115,49 +135,11 @@ fn engine() -> Result<&'static Engine, Error> {
     ENGINE
         .get_or_init(|| {
             let mut config = Config::new();
-            config
-                .signals_based_traps(false)
-                .max_wasm_stack(PARKING_SIZE / 2)
-                .async_stack_size(PARKING_SIZE)
-                .with_host_stack(Arc::new(LentStacks));
+            config.signals_based_traps(false).max_wasm_stack(PARKING_SIZE / 2).async_stack_size(PARKING_SIZE);
+            #[cfg(not(windows))]
+            lent::use_lent_stacks(&mut config);
             Engine::new(&config).map_err(|error| format!("{error:#}"))
         })
         .as_ref()
         .map_err(|reason| Error::Fibers { reason: reason.clone() })
-}
-
-thread_local! {
-    /// The memory of the fiber that is being made.
-    static NEXT_STACK: Cell<Option<Range<usize>>> = const { Cell::new(None) };
-}
-
-/// Lends parts of the coroutines' memory as stacks of fibers.
-struct LentStacks;
-
-/// A part of a coroutine's memory.
-struct LentStack(Range<usize>);
-
-// SAFETY: each stack is the part of a mapping that `ParkingFiber::new` was given for it alone: page-aligned, zero, above
-// a guard page.
-unsafe impl StackCreator for LentStacks {
-    fn new_stack(&self, _size: usize, _zeroed: bool) -> wasmtime::Result<Box<dyn StackMemory>> {
-        let memory = NEXT_STACK.take().ok_or_else(|| wasmtime::format_err!("no stack was lent"))?;
-        Ok(Box::new(LentStack(memory)))
-    }
-}
-
-// SAFETY: as above.
-unsafe impl StackMemory for LentStack {
-    fn top(&self) -> *mut u8 {
-        ptr::with_exposed_provenance_mut(self.0.end)
-    }
-
-    fn range(&self) -> Range<usize> {
-        self.0.clone()
-    }
-
-    fn guard_range(&self) -> Range<*mut u8> {
-        // wasmtime only compares faulting addresses with it, for a message.
-        ptr::null_mut()..ptr::null_mut()
-    }
 }

@@ -1,63 +1,58 @@
-//! A coroutine that serves a frame, with wasm's activations parked whenever it is left.
+//! A coroutine that serves a frame. Whenever it is left, wasm's activations are parked.
 #![expect(unsafe_code, reason = "the parts of a runner refer to each other by address")]
 
+use super::coroutine::{AsFiber, Aside, Coroutine, ParkingMemory};
 use super::list::{Head, Root, ThreadList};
-use super::memory::{Aside, Memory};
 use super::parking::{ParkingFiber, Relay};
 use crate::error::{Between, Error};
 use crate::frame::{Frame, Leave};
 use crate::limits::Rule;
 use crate::stack::here;
-use corosensei::stack::Stack as _;
-use corosensei::{Coroutine, Yielder};
 use std::cell::{Cell, UnsafeCell};
-use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::task::Poll;
 
-/// The memory of a stack and what enters it.
+/// The memory of a stack, and what enters it.
 ///
-/// The parts stay at their address until the runner is dropped, which only happens while it is idle; one that is
+/// The parts stay at their address until the runner is dropped, which only happens while it is idle. A runner that is
 /// unfinished can be forgotten.
 #[derive(Debug)]
 pub struct Runner(NonNull<Parts>);
 
-// SAFETY: of this crate's and wasmtime's frames on the stacks, none holds anything of a thread: neither the address of one of
-// its variables, across a switch, nor anything else that is not `Send`. (wasmtime's own fibers are `Send`.) Whether the
-// same is true of what a call has on the stack is up to the kind of stack: see `FiberStack` and `SendFiberStack`.
+// SAFETY: none of this crate's and wasmtime's frames on the stacks holds anything of a thread: no address of a
+// thread-local variable across a switch, and nothing else that is not `Send`. (wasmtime's own fibers are `Send`.) The
+// kind of stack decides whether the same is true of the call's other values: see `FiberStack` and `SendFiberStack`.
 unsafe impl Send for Runner {}
 
 struct Parts {
     frame: Frame,
-    /// What the call that runs had on the thread's list when it was last suspended, if it parks directly.
+    /// The call's part of the thread's list when the call was last suspended, if it parks directly.
     parked: Cell<Option<Head>>,
-    /// Made when a call first needs it. Runs on a part of the coroutine's memory, so it goes before that.
+    /// Made when a call first needs it. It runs on a part of the coroutine's memory, so it is dropped before that.
     fiber: UnsafeCell<Option<ParkingFiber>>,
-    /// The part of the memory that is the fiber's.
-    fiber_memory: Range<usize>,
-    /// The part of the memory on which futures of host functions are polled while these call their guest.
+    /// The part of the memory that belongs to the fiber.
+    fiber_memory: ParkingMemory,
+    /// The stack on which the futures of host functions are polled while these call their guest.
     aside: Aside,
-    /// Whether that has its guard.
+    /// Whether the stack aside has its guard.
     is_guarded: Cell<bool>,
-    /// Serves `frame`, which it is given at the first resume.
-    coroutine: UnsafeCell<Coroutine<*const Frame, (), (), Memory>>,
+    /// Serves `frame`, which it receives at the first resume.
+    coroutine: UnsafeCell<Coroutine>,
 }
 
 impl Runner {
     /// Makes a coroutine. Nothing runs on it yet.
     pub(super) fn new(size: usize, rule: Rule) -> Result<Self, Error> {
-        let memory = Memory::new(size).map_err(|source| Error::StackMemory { size, source })?;
+        let (coroutine, aside, fiber_memory) =
+            Coroutine::new(size).map_err(|source| Error::StackMemory { size, source })?;
         let parts = Parts {
             frame: Frame::new(Leave::Fiber, rule),
             parked: Cell::new(None),
             fiber: UnsafeCell::new(None),
-            fiber_memory: memory.parking_range(),
-            aside: memory.aside(),
+            fiber_memory,
+            aside,
             is_guarded: Cell::new(false),
-            coroutine: UnsafeCell::new(Coroutine::with_stack(memory, |yielder, frame| {
-                // SAFETY: `resume` passes the frame that belongs to this coroutine, and it lives as long.
-                unsafe { serve(yielder, frame) };
-            })),
+            coroutine: UnsafeCell::new(coroutine),
         };
         let parts = Box::leak(Box::new(parts));
         parts.frame.nesting.set_runner(ptr::from_ref(parts).cast());
@@ -69,9 +64,9 @@ impl Runner {
         &self.parts().frame
     }
 
-    /// Decides how the next call parks: directly if this thread's list allows it, otherwise by way of the fiber.
+    /// Decides how the next call parks: directly if this thread's list allows it, otherwise by the fiber.
     ///
-    /// Called on the thread, and in the state, in which the call is about to be entered for the first time.
+    /// Called on the thread that is about to enter the call for the first time, and in the same state.
     #[inline]
     pub(super) fn prepare(&mut self) -> Result<(), Error> {
         let list = ThreadList::of_this_thread().filter(|list| list.can_park());
@@ -83,16 +78,16 @@ impl Runner {
         }
         let relay = ToCoroutine(self.0);
         let parts = self.parts();
-        // SAFETY: the runner is not entered, so that nothing else uses the fiber.
+        // SAFETY: the runner is not entered, so nothing else uses the fiber.
         let fiber = unsafe { &mut *parts.fiber.get() };
         if fiber.is_none() {
-            // SAFETY: that part of the memory is for the fiber, which is dropped before the coroutine.
-            *fiber = Some(unsafe { ParkingFiber::new(parts.fiber_memory.clone(), relay) }?);
+            // SAFETY: that part of the memory belongs to the fiber, which is dropped before the coroutine.
+            *fiber = Some(unsafe { ParkingFiber::new(&parts.fiber_memory, relay) }?);
         }
         Ok(())
     }
 
-    /// Enters the coroutine, with the activations of the call that it runs on this thread's list.
+    /// Enters the coroutine, after putting the activations of its call on this thread's list.
     ///
     /// # Safety
     ///
@@ -102,55 +97,63 @@ impl Runner {
         let parts = self.parts();
         let _current = parts.frame.make_current();
         if let Some(parked) = parts.parked.get() {
-            // Of the thread that polls now, which may be another than last time.
+            // The list of the thread that polls now, which may be another than last time.
             let list =
                 ThreadList::of_this_thread().expect("wasmtime's list of activations is found on each thread or none");
-            // SAFETY: what was parked is what was on a list above what is there now, and the call's own.
+            // SAFETY: what was parked was on a list above what is there now, and belongs to this call.
             let outer = unsafe { list.replace(parked) };
             // SAFETY: the runner is being entered, with the call's activations on the list.
             let _ended = unsafe { parts.drive() };
-            // SAFETY: all that this entry pushed is taken off with the coroutine.
+            // SAFETY: this takes off everything that this entry has pushed, together with the coroutine.
             let parked = unsafe { list.replace(outer) };
             parts.parked.set(Some(parked));
             return;
         }
-        // SAFETY: only whoever enters the runner uses the fiber, and what runs on the runner cannot enter it.
+        // SAFETY: only the code that enters the runner uses the fiber, and code on the runner cannot enter it.
         let fiber = unsafe { &mut *parts.fiber.get() }.as_mut();
-        // SAFETY: relays to this coroutine, which is being entered.
+        // SAFETY: the fiber relays to this coroutine, which is being entered.
         unsafe { fiber.expect("`prepare` has made it").enter() };
     }
 
     #[inline]
     fn parts(&self) -> &Parts {
-        // SAFETY: valid until the runner is dropped.
+        // SAFETY: the parts are valid until the runner is dropped.
         unsafe { self.0.as_ref() }
     }
 }
 
 impl Drop for Runner {
     fn drop(&mut self) {
+        let Some(_fiber) = AsFiber::new() else {
+            // Windows has no memory to make this thread a fiber, so everything stays as it is.
+            return;
+        };
         let parts = self.parts();
         // With nothing to start, the coroutine returns from `serve`. No wasm runs, so there is nothing to park.
-        // SAFETY: the runner is idle, so that nobody else uses the coroutine.
-        let ended = unsafe { parts.resume() };
-        debug_assert!(ended.is_ready(), "a runner was dropped while unfinished");
-        // SAFETY: the runner is idle, so that nobody else uses the fiber.
-        if let Some(fiber) = unsafe { &mut *parts.fiber.get() } {
-            // Sees that the coroutine has ended and ends too.
-            // SAFETY: as above.
-            unsafe { fiber.enter() };
+        // SAFETY: the runner is idle, so nothing else uses the fiber.
+        match unsafe { &mut *parts.fiber.get() } {
+            // Resumes the coroutine, sees that it has ended, and ends, too.
+            // SAFETY: the runner is idle, so nothing else uses the fiber or the coroutine.
+            Some(fiber) => unsafe { fiber.enter() },
+            // Its parking fiber enters it, or nothing does.
+            None if cfg!(windows) => {}
+            None => {
+                // SAFETY: the runner is idle, so nothing else uses the coroutine.
+                let ended = unsafe { parts.resume() };
+                debug_assert!(ended.is_ready(), "a runner was dropped while unfinished");
+            }
         }
-        // SAFETY: made by `Box::leak` in `new`; both that referred to the parts have ended.
+        // SAFETY: `Box::leak` in `new` made it. Both that referred to the parts have ended.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }
 
 impl Parts {
-    /// Runs the call until it is suspended or has ended, and tells whether the coroutine has.
+    /// Runs the call until it is suspended or has ended, and returns whether the coroutine has ended.
     ///
     /// # Safety
     ///
-    /// Nobody else uses the coroutine.
+    /// Nothing else uses the coroutine.
     #[inline(always)]
     unsafe fn drive(&self) -> Poll<()> {
         let resume = || {
@@ -164,23 +167,25 @@ impl Parts {
         if coroutine.done() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Resumes the coroutine until it is left, and tells whether it has ended.
+    /// Resumes the coroutine until it is left, and returns whether it has ended.
     ///
     /// # Safety
     ///
-    /// Nobody else uses the coroutine.
+    /// Nothing else uses the coroutine.
     #[inline]
     unsafe fn resume(&self) -> Poll<()> {
         // SAFETY: up to the caller.
         let coroutine = unsafe { &mut *self.coroutine.get() };
         if !coroutine.done() {
-            coroutine.resume(&raw const self.frame);
+            // SAFETY: frame and coroutine belong to the same parts. What the entry needs is up to the caller. On
+            // Windows this runs on the parking fiber, or on what is entered from there.
+            unsafe { coroutine.resume(&raw const self.frame) };
         }
         if coroutine.done() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
-/// What the parking fiber of a runner relays to.
+/// What a runner's parking fiber relays to.
 #[derive(Clone, Copy)]
 struct ToCoroutine(NonNull<Parts>);
 
@@ -190,82 +195,56 @@ impl Relay for ToCoroutine {
         // SAFETY: the fiber is one of these parts.
         let parts = unsafe { self.0.as_ref() };
         if parts.frame.is_to_start() {
-            // The fiber's own activation, which is the youngest now.
+            // This is the fiber's own activation, which is the youngest one now.
             parts.frame.limits.set_root(Root::here());
         }
-        // SAFETY: the runner is being entered, with the call's activations on the list. Or it is being dropped, and the coroutine
-        // has ended.
+        // SAFETY: either the runner is being entered, with the call's activations on the list, or it is being dropped,
+        // and the coroutine has ended.
         unsafe { parts.drive() }
     }
-}
-
-/// The root of a coroutine.
-///
-/// # Safety
-///
-/// The frame is that of this coroutine, and lives as long.
-unsafe fn serve(yielder: &Yielder<*const Frame, ()>, frame: *const Frame) {
-    // SAFETY: up to the caller.
-    let frame = unsafe { &*frame };
-    frame.set_backend(ptr::from_ref(yielder).cast());
-    // SAFETY: runs at the root of the frame's stack; what each entry needs is up to who enters.
-    unsafe { frame.serve() };
-}
-
-/// Leaves a coroutine.
-///
-/// # Safety
-///
-/// Called on the coroutine whose yielder `backend` is, or on another stack that is entered from there; those are left
-/// together.
-#[inline]
-pub(crate) unsafe fn leave(backend: *const ()) {
-    // SAFETY: the yielder lies at the root of the coroutine's stack.
-    let yielder = unsafe { &*backend.cast::<Yielder<*const Frame, ()>>() };
-    yielder.suspend(());
 }
 
 /// Enters a coroutine from the stack aside, for a nested call.
 ///
 /// # Safety
 ///
-/// `runner` is that of a frame whose call is being driven, and whose host future is polled aside.
+/// `runner` belongs to a frame whose call is being driven, and whose host future is polled aside.
 #[inline(always)]
 pub(crate) unsafe fn resume(runner: *const ()) {
     // SAFETY: up to the caller.
     let parts = unsafe { &*runner.cast::<Parts>() };
-    // SAFETY: the coroutine was left, and who drives it waits for the host future.
+    // SAFETY: the coroutine was left, and the code that drives it waits for the host future.
     let _ended = unsafe { parts.resume() };
 }
 
-/// Makes the stack aside ready.
+/// Prepares the stack aside.
 ///
 /// # Safety
 ///
-/// `runner` is that of a current frame.
+/// `runner` belongs to a current frame.
 pub(crate) unsafe fn prepare_aside(runner: *const ()) -> Result<(), Error> {
     // SAFETY: up to the caller.
     let Parts { aside, is_guarded, .. } = unsafe { &*runner.cast::<Parts>() };
     if !is_guarded.get() {
-        let size = aside.base().get() - aside.limit().get();
-        aside.make_guard().map_err(|source| Error::StackMemory { size, source })?;
+        aside.make_guard().map_err(|source| Error::StackMemory { size: aside.size(), source })?;
         is_guarded.set(true);
     }
     Ok(())
 }
 
-/// Whether the running code, on the coroutine's stack or aside, leaves enough of that for another host function.
+/// Whether the running code, on the coroutine's stack or aside, leaves enough space on that stack for another host
+/// function.
 ///
 /// # Errors
 ///
-/// If it is on neither: wasm's stack switching has stacks, too, and so have other coroutines, whose limits are elsewhere.
+/// If it runs on neither. wasm's stack switching and other coroutines have stacks, too, whose limits are elsewhere.
 ///
 /// # Safety
 ///
-/// `runner` is that of a current frame.
+/// `runner` belongs to a current frame.
 pub(crate) unsafe fn has_room(runner: *const ()) -> Result<bool, Error> {
     // SAFETY: up to the caller.
     let Parts { aside, .. } = unsafe { &*runner.cast::<Parts>() };
     let left = aside.room_below(here()).ok_or(Error::ForeignFrames { between: Between::OtherStack })?;
-    Ok(left >= (aside.base().get() - aside.limit().get()) / 4)
+    Ok(left >= aside.size() / 4)
 }

@@ -1,4 +1,4 @@
-//! Parking by the thread's list, tried out before it is used.
+//! Tests parking by the thread's list before it is used.
 #![expect(unsafe_code, reason = "parks calls")]
 
 use super::activation::in_activation;
@@ -15,12 +15,13 @@ const SIZE: usize = 256 << 10;
 /// How often each call is suspended.
 const ROUNDS: u32 = 2;
 
-/// Whether calls can be parked by this list: two of them, each suspended in two host functions, resumed in the order in
-/// which they were suspended and in the other one. Each host function fails, each with its own error, and whenever both calls
-/// are suspended the list must be as it was before. Runs on a thread that is in no activation.
+/// Tests whether this list can park calls. Makes two calls, each of which is suspended in two host functions. They are
+/// resumed in the order in which they were suspended, and then in the reverse order. Each host function fails with an
+/// error of its own. Whenever both calls are suspended, the list must be as it was before. Runs on a thread that is in
+/// no activation.
 ///
-/// A list that turns out not to be wasmtime's leaves wasmtime with the activations of both calls. Then they end at once, the
-/// younger one first, as if nothing had been parked.
+/// If the list turns out not to be wasmtime's, wasmtime still has the activations of both calls. Then they end at once,
+/// the younger one first, as if nothing had been parked.
 pub(super) fn parking_works(list: ThreadList) -> bool {
     let gives_up = Rc::new(Cell::new(false));
     let (Some(mut first), Some(mut second)) = (Call::new(list, 1, &gives_up), Call::new(list, 2, &gives_up)) else {
@@ -32,10 +33,10 @@ pub(super) fn parking_works(list: ThreadList) -> bool {
     };
     let went_well = enter(&mut first)
         && enter(&mut second)
-        // As in a queue: the first round of each ends, the second begins.
+        // Like a queue: the first round of each call ends, and the second begins.
         && enter(&mut first)
         && enter(&mut second)
-        // As on a stack: the second round of each ends.
+        // Like a stack: the second round of each call ends.
         && enter(&mut second)
         && enter(&mut first);
     gives_up.set(true);
@@ -43,7 +44,7 @@ pub(super) fn parking_works(list: ThreadList) -> bool {
     went_well && ended == [true, true] && list.head() == Head::EMPTY
 }
 
-/// The error of a host function: of which call, and in which round.
+/// The error of a host function. It says which call, and which round.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error("round {1} of call {0}")]
 struct Mark(u32, u32);
@@ -53,7 +54,7 @@ struct Call {
     list: ThreadList,
     parked: Head,
     coroutine: Coroutine<(), (), bool, Memory>,
-    /// Whether it came to its own errors, once it has ended.
+    /// Whether it ended with its own errors, once it has ended.
     outcome: Option<bool>,
 }
 
@@ -70,17 +71,17 @@ impl Call {
     }
 
     fn enter(&mut self) {
-        // SAFETY: on its thread; what this puts in was taken off below, or is an empty list, to which this call adds its
-        // own activations alone. The caller sees to it that all calls end.
+        // SAFETY: this runs on the list's thread. What this puts in was taken off below, or is an empty list, to which
+        // only this call adds its activations. The caller makes sure that all calls end.
         let outer = unsafe { self.list.replace(self.parked) };
         if let CoroutineResult::Return(outcome) = self.coroutine.resume(()) {
             self.outcome = Some(outcome);
         }
-        // SAFETY: as above.
+        // SAFETY: what was there before is put back, on the same thread.
         self.parked = unsafe { self.list.replace(outer) };
     }
 
-    /// Runs to the end, and tells what came of it.
+    /// Runs to the end, and returns whether the errors were right.
     fn end(&mut self) -> bool {
         while !self.coroutine.done() {
             self.enter();
@@ -89,7 +90,7 @@ impl Call {
     }
 }
 
-/// Calls a host function that suspends the coroutine and fails, and tells whether the error was its own.
+/// Calls a host function that suspends the coroutine and fails. Returns whether the error was its own.
 fn fails_with(
     mark: Mark,
     list: ThreadList,

@@ -10,20 +10,21 @@ use crate::stack::{Backend, CarriesSealed, Stack};
 use std::fmt;
 use wasmtime::Engine;
 
-/// A stack that is switched to like a [`FiberStack`](crate::FiberStack), whose calls are `Send`: they can be spawned on a
-/// runtime with many threads, resumed now on one thread and then on another, and dropped on any.
+/// A stack like a [`FiberStack`](crate::FiberStack), but with calls that are `Send`. They can be spawned on a
+/// multi-threaded runtime, resumed on one thread after another, and dropped on any thread.
 ///
-/// For that, the store's data must be `Send`, and so must what host functions wait for. Register those by
-/// [`LinkerExt::func_wrap_suspending_send`](crate::LinkerExt::func_wrap_suspending_send) and its like, which ask for it.
-/// Functions that were registered by others work as long as their future is ready when it is first polled, else they end in
-/// [`Error::NotSend`]. (Which closures are `async` and make `Send` futures is nothing that Rust can ask for today.)
+/// For this, the store's data must be `Send`, and so must everything that host functions wait for. Register those host
+/// functions with [`LinkerExt::func_wrap_suspending_send`](crate::LinkerExt::func_wrap_suspending_send) or a similar
+/// method, which requires it. Other host functions work as long as their future is ready at its first poll. Otherwise
+/// they end with [`Error::NotSend`]. (Rust cannot yet express a bound for the future of an async closure.)
 ///
-/// What it suspends is otherwise what a [`FiberStack`](crate::FiberStack) does, and it takes as much memory.
+/// Otherwise it suspends the same as a [`FiberStack`](crate::FiberStack), and takes as much memory.
 ///
 /// # Engines
 ///
-/// Do not use it with engines of wasmtime's `memory-protection-keys`: the processor has a register of those for each
-/// thread, and a call that is resumed on a thread where it is not set ends the process by a fault.
+/// Do not use it with engines that have wasmtime's `memory-protection-keys`. The processor has a register for these
+/// keys in each thread. A call that is resumed on a thread where that register is not set ends the process with a
+/// fault.
 ///
 /// # Examples
 ///
@@ -66,7 +67,7 @@ impl Stack for SendFiberStack {
     ///
     /// # Errors
     ///
-    /// [`Error::NoThreadList`], too, on systems where wasmtime's list of activations cannot be read.
+    /// In addition, [`Error::NoThreadList`] on systems where wasmtime's list of activations cannot be read.
     fn new(size: usize) -> Result<Self, Error> {
         if ThreadList::of_this_thread().is_none() {
             return Err(Error::NoThreadList);
@@ -87,8 +88,8 @@ impl Stack for SendFiberStack {
     }
 }
 
-// SAFETY: see `Runner`, which keeps each of the promises. It is `Send` by itself: its rule leaves nothing suspended but
-// known frames, which hold the store's data, parameters and results of wasm and futures that are `Send`.
+// SAFETY: see `Runner`, which keeps each of the promises. It is `Send` by itself: its rule only leaves known frames
+// suspended, which hold the store's data, parameters and results of wasm, and futures that are `Send`.
 #[expect(unsafe_code)]
 unsafe impl Backend for SendFiberStack {
     type Runner = Runner;
@@ -110,7 +111,7 @@ unsafe impl Backend for SendFiberStack {
 
     #[inline(always)]
     unsafe fn enter(runner: &mut Runner) {
-        // SAFETY: up to the caller; `take` has prepared it.
+        // SAFETY: up to the caller. `take` has prepared the runner.
         unsafe { runner.enter() }
     }
 }

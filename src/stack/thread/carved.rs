@@ -1,16 +1,17 @@
-//! The space that the C library takes from a thread's stack before the thread runs.
+//! The space that the system takes from a thread's stack.
 
 /// Returns how many bytes to add to the size of a thread's stack, so that the requested size is left.
 ///
 /// glibc puts the static thread-local variables of the program and its libraries on the stack of each thread, and they
-/// can have any size. Other systems put them elsewhere, or enlarge the stack by themselves (musl).
+/// can have any size. Other systems put them elsewhere, or enlarge the stack by themselves (musl). On Windows the size
+/// includes the guard pages, and what std has the system reserve for the handling of an overflow.
 ///
 /// # Errors
 ///
 /// If the system cannot start a thread to measure on.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) fn carved() -> std::io::Result<usize> {
-    Ok(0)
+    Ok(if cfg!(windows) { 64 << 10 } else { 0 })
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
