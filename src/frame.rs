@@ -3,6 +3,17 @@
 //!
 //! Each stack has one [`Frame`], at an address that does not change. Exactly one side runs at any moment. Handing over
 //! control is a happens-before edge (a function call for fibers, the handoff for threads), so plain cells are enough.
+//!
+//! | state | `start` | `slot`, `waker` | `cancelled` | next |
+//! |---|---|---|---|---|
+//! | idle | `None` | stale | false | [`begin`](Frame::begin); or entered once more, which ends the stack |
+//! | begun | `Some` | set by [`begin_entry`](Frame::begin_entry) for each entry | false | entered, which takes `start` |
+//! | running | `None` | valid | false | suspended by [`leave`](Frame::leave), or ended |
+//! | suspended | `None` | stale | false | entered again, with a new slot and waker; or [`cancel`](Frame::cancel) |
+//! | cancelled | `None` | valid, the waker null | true | runs to its end in one entry, because whatever wants to suspend gets an error |
+//! | ended | `None` | the result is in the slot | either | [`end`](Frame::end), which makes the frame idle |
+//!
+//! A frame is *lost* if it stays suspended because its call, or a nested one, was forgotten: nothing enters it again.
 #![expect(unsafe_code, reason = "frames are reached by pointer from the code that runs on their stack")]
 
 // The path is explicit for the models, which include this file by path.
@@ -71,7 +82,7 @@ pub struct Frame {
     /// stack is left.
     slot: Cell<*mut ()>,
     /// Counts the entries, so that code can tell whether the stack was suspended in the meantime.
-    stretch: Cell<usize>,
+    entries: Cell<usize>,
     /// The poller's waker. Set at each entry, and valid until the stack is left. Null while the call is being
     /// cancelled.
     waker: Cell<*const Waker>,
@@ -83,7 +94,7 @@ pub struct Frame {
     polling: Cell<bool>,
     /// The poller sets this once, when the call is dropped. From then on nothing may suspend.
     cancelled: Cell<bool>,
-    /// How many more futures this stretch may wait for before it lets other tasks run. Only for threads' stacks.
+    /// How many more futures this entry may wait for before it lets other tasks run. Only for threads' stacks.
     #[cfg(feature = "thread-backend")]
     budget: Cell<u32>,
     /// What may be suspended on this stack.
@@ -120,7 +131,7 @@ impl Frame {
             hook: RefCell::new(None),
             start: Cell::new(None),
             slot: Cell::new(ptr::null_mut()),
-            stretch: Cell::new(0),
+            entries: Cell::new(0),
             waker: Cell::new(ptr::null()),
             kept: UnsafeCell::new(None),
             polling: Cell::new(false),
@@ -208,7 +219,7 @@ impl Frame {
         self.hook.replace(hook);
     }
 
-    /// Enters the ambient state of the stretch that begins.
+    /// Enters the ambient state of the entry that begins.
     #[cfg(fiber_stack)]
     #[inline]
     fn surroundings(&self) -> Option<Surroundings> {
@@ -223,11 +234,11 @@ impl Frame {
         self.start.set(Some(start));
     }
 
-    /// Sets the slot and the waker for the next stretch.
+    /// Sets the slot and the waker for the next entry.
     #[inline]
-    pub(crate) fn set_stretch(&self, slot: *mut (), waker: Option<&Waker>) {
+    pub(crate) fn begin_entry(&self, slot: *mut (), waker: Option<&Waker>) {
         self.slot.set(slot);
-        self.stretch.set(self.stretch.get().wrapping_add(1));
+        self.entries.set(self.entries.get().wrapping_add(1));
         self.waker.set(waker.map_or(ptr::null(), ptr::from_ref));
     }
 
@@ -282,7 +293,7 @@ impl Frame {
     #[inline]
     pub(crate) fn end(&self) {
         self.cancelled.set(false);
-        self.set_stretch(ptr::null_mut(), None);
+        self.begin_entry(ptr::null_mut(), None);
         #[cfg(fiber_stack)]
         debug_assert!(!self.nesting.is_aside(), "a call ended with a host future aside");
         debug_assert!(!self.polling.get(), "a call ended while a future of its own was being polled");

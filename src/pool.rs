@@ -76,7 +76,7 @@ pub struct PoolCounts {
 /// The next owner gets the stack as it was left, including what [`Stack::set_ambient`] has set. A stack that is
 /// forgotten counts as in use forever.
 #[must_use = "dropped, the stack goes back to its pool at once"]
-pub struct PooledStack<S: Stack = DefaultStack>(Place<S>);
+pub struct PooledStack<S: Stack = DefaultStack>(Permit<S>);
 
 struct Shared<S> {
     /// The largest number of stacks in use.
@@ -91,15 +91,15 @@ struct State<S> {
     in_use: usize,
     created: usize,
     peak: usize,
-    /// The tasks that wait for a place, in the order of their arrival. Empty unless all places are taken.
-    waiting: BTreeMap<u64, oneshot::Sender<Place<S>>>,
+    /// The tasks that wait for a permit, in the order of their arrival. Empty unless all permits are taken.
+    waiting: BTreeMap<u64, oneshot::Sender<Permit<S>>>,
     /// The number that the next task to wait will get.
     next: u64,
 }
 
 /// The right to use one stack, and the stack itself once it is made. When it is dropped, the next task in line gets it.
-/// This also holds if a waiter was handed a place and is dropped before it takes it.
-struct Place<S> {
+/// This also holds if a waiter was handed a permit and is dropped before it takes it.
+struct Permit<S> {
     stack: Option<S>,
     pool: Arc<Shared<S>>,
 }
@@ -136,11 +136,11 @@ impl<S: Stack> Pool<S> {
             self.take(&mut state).ok_or_else(|| self.queue(&mut state))
         };
         let mut turn = match taken {
-            Ok(place) => return place.made(),
+            Ok(permit) => return permit.made(),
             Err(turn) => turn,
         };
-        let Ok(place) = (&mut turn.receiver).await else { unreachable!("only the end of the turn drops its sender") };
-        place.made()
+        let Ok(permit) = (&mut turn.receiver).await else { unreachable!("only the end of the turn drops its sender") };
+        permit.made()
     }
 
     /// Takes a stack out of the pool, unless all are in use.
@@ -149,8 +149,8 @@ impl<S: Stack> Pool<S> {
     ///
     /// Those of [`Stack::new`], if the pool must make a stack and cannot.
     pub fn try_get(&self) -> Result<Option<PooledStack<S>>, Error> {
-        let place = self.take(&mut self.0.lock());
-        place.map(Place::made).transpose()
+        let permit = self.take(&mut self.0.lock());
+        permit.map(Permit::made).transpose()
     }
 
     /// Returns how many stacks there are right now, and how many tasks wait for one.
@@ -172,13 +172,13 @@ impl<S: Stack> Pool<S> {
         drop(spare);
     }
 
-    fn take(&self, state: &mut State<S>) -> Option<Place<S>> {
+    fn take(&self, state: &mut State<S>) -> Option<Permit<S>> {
         if state.in_use == self.0.max {
             return None;
         }
         state.in_use += 1;
         state.peak = state.peak.max(state.in_use);
-        Some(Place { stack: state.idle.pop(), pool: self.0.clone() })
+        Some(Permit { stack: state.idle.pop(), pool: self.0.clone() })
     }
 
     fn queue(&self, state: &mut State<S>) -> Turn<'_, S> {
@@ -197,7 +197,7 @@ impl<S> Shared<S> {
     }
 }
 
-impl<S: Stack> Place<S> {
+impl<S: Stack> Permit<S> {
     fn made(mut self) -> Result<PooledStack<S>, Error> {
         if self.stack.is_none() {
             self.stack = Some(S::new(self.pool.size)?);
@@ -207,7 +207,7 @@ impl<S: Stack> Place<S> {
     }
 }
 
-impl<S> Drop for Place<S> {
+impl<S> Drop for Permit<S> {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
         let Some((_, sender)) = state.waiting.pop_first() else {
@@ -217,7 +217,7 @@ impl<S> Drop for Place<S> {
         };
         // Sending runs the waker of the task that waits, so the lock must be released.
         drop(state);
-        // If the receiver has just gone away, `send` returns the place. Dropping it here hands it to the next in line.
+        // If the receiver has just gone away, `send` returns the permit. Dropping it here hands it to the next in line.
         let _ = sender.send(Self { stack: self.stack.take(), pool: self.pool.clone() });
     }
 }
@@ -226,10 +226,10 @@ impl<S> Drop for Place<S> {
 struct Turn<'a, S> {
     pool: &'a Shared<S>,
     number: u64,
-    receiver: oneshot::Receiver<Place<S>>,
+    receiver: oneshot::Receiver<Permit<S>>,
     /// The sender, once it is off the queue. It must be dropped after the receiver, because otherwise it would wake the
     /// receiver's task.
-    given_up: Option<oneshot::Sender<Place<S>>>,
+    given_up: Option<oneshot::Sender<Permit<S>>>,
 }
 
 impl<S> Drop for Turn<'_, S> {

@@ -87,7 +87,7 @@ impl<'a, B: Backend, T: 'static, J: Job<T>> Running<'a, B, T, J> {
     /// This is inlined, and so are the functions that enter the stack, because the processor mispredicts the return
     /// from each function between the switch and the poller.
     #[inline(always)]
-    fn stretch(
+    fn enter(
         &mut self,
         runner: B::Runner,
         waker: Option<&Waker>,
@@ -96,7 +96,7 @@ impl<'a, B: Backend, T: 'static, J: Job<T>> Running<'a, B, T, J> {
         // Must not be dropped before the call has ended, whatever happens.
         let mut runner = ManuallyDrop::new(runner);
         let mut slot = Slot::<T, J> { begin, end: None };
-        B::frame(&runner).set_stretch(ptr::from_mut(&mut slot).cast(), waker);
+        B::frame(&runner).begin_entry(ptr::from_mut(&mut slot).cast(), waker);
         // SAFETY: slot and waker outlive this call of `enter`. The slot has the type that `run` expects, because
         // `prepare` set `run` with the same `T` and `J`. An unfinished runner goes into `State::Suspended`, and is only
         // taken from there to be entered again.
@@ -144,7 +144,7 @@ impl<B: Backend, T: 'static, J: Job<T>> Future for Running<'_, B, T, J> {
             State::Suspended(runner) => (runner, None),
             State::Ended => return Poll::Ready(Err(Error::Ended.into())),
         };
-        this.stretch(runner, Some(cx.waker()), begin)
+        this.enter(runner, Some(cx.waker()), begin)
     }
 }
 
@@ -157,7 +157,7 @@ impl<B: Backend, T: 'static, J: Job<T>> Drop for Running<'_, B, T, J> {
         B::frame(&runner).cancel();
         // Nothing suspends any more, so one entry reaches the end.
         let panicked = panic::catch_unwind(AssertUnwindSafe(|| {
-            let end = self.stretch(runner, None, None);
+            let end = self.enter(runner, None, None);
             debug_assert!(end.is_ready(), "a cancelled call suspended");
         }));
         // If the call is suspended nevertheless, it is forgotten, because its memory must stay as it is.

@@ -61,10 +61,10 @@ mod real {
         use std::sync::LazyLock;
         use std::time::Instant;
 
-        /// How many looks at a word, each with a pause, take as long as going to sleep and being woken: ten microseconds.
-        pub(crate) fn looks() -> u32 {
+        /// How many spins take as long as going to sleep and being woken: ten microseconds.
+        pub(crate) fn max_spins() -> u32 {
             /// Processors pause for 3 to 50 ns, so it is measured: the quickest of a few tries, as any may be interrupted.
-            static LOOKS: LazyLock<u32> = LazyLock::new(|| {
+            static SPINS: LazyLock<u32> = LazyLock::new(|| {
                 let hundred = || {
                     let begun = Instant::now();
                     (0..100).for_each(|_| spin_loop());
@@ -73,7 +73,7 @@ mod real {
                 let quickest = (0..5).map(|_| hundred()).min().unwrap_or(0).max(1);
                 u32::try_from(100 * 10_000 / quickest).unwrap_or(u32::MAX).clamp(100, 10_000)
             });
-            *LOOKS
+            *SPINS
         }
 
         /// Starts a thread whose code has `size` bytes of stack.
@@ -94,8 +94,8 @@ mod model {
         pub(crate) use loom::cell::{Cell, UnsafeCell};
     }
 
-    /// One look before sleep: enough to take both ways.
-    pub(crate) fn looks() -> u32 {
+    /// One spin before sleep: enough to take both ways.
+    pub(crate) fn max_spins() -> u32 {
         1
     }
 

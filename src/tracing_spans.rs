@@ -1,4 +1,4 @@
-//! Spans of `tracing` that stay with a call from one stretch to the next.
+//! Spans of `tracing` that stay with a call from one entry of its stack to the next.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ThreadId};

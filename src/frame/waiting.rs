@@ -10,7 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-/// How many futures the code on a thread's stack may wait for in one stretch, before the poller gets a turn.
+/// How many futures the code on a thread's stack may wait for in one entry of the stack, before the poller gets a turn.
 ///
 /// Some executors, such as tokio, have a budget for the futures of a task. They see the futures of a fiber, which are
 /// polled on the poller's thread, but not the futures of a thread's stack. Without this limit, a guest whose futures
@@ -64,7 +64,7 @@ impl Frame {
         }
     }
 
-    /// Takes one wait from the budget of this stretch. If none is left, suspends the stack once.
+    /// Takes one wait from the budget of this entry. If none is left, suspends the stack once.
     #[cfg(feature = "thread-backend")]
     fn spend(&self, site: Site) -> Result<(), Error> {
         if let Some(left) = self.budget.get().checked_sub(1) {
@@ -88,10 +88,10 @@ impl Frame {
         // Uses a clone, because waking runs foreign code. If that code suspends the stack, the poller's waker is gone.
         // Wakes by value, so that the clone is dropped before this suspends.
         let waker = self.poller_waker().clone();
-        let stretch = self.stretch.get();
+        let entry = self.entries.get();
         waker.wake();
         // If waking has suspended the stack, other tasks have had their turn already.
-        if self.stretch.get() == stretch { self.suspend(site) } else { Ok(()) }
+        if self.entries.get() == entry { self.suspend(site) } else { Ok(()) }
     }
 
     /// Polls once, with a waker that wakes the task of the poller.
@@ -109,7 +109,7 @@ impl Frame {
         }
 
         // Comes before any code of the user's, including a waker's destructor.
-        let stretch = self.stretch.get();
+        let entry = self.entries.get();
         let own;
         let waker = if self.polling.get() {
             // Inside the poll of another future, which may hold a reference to `kept`.
@@ -125,12 +125,12 @@ impl Frame {
         drop(polling);
         match polled {
             Poll::Ready(output) => Polled::Ready(output),
-            Poll::Pending if self.stretch.get() == stretch => Polled::Pending,
+            Poll::Pending if self.entries.get() == entry => Polled::Pending,
             Poll::Pending => Polled::Stale,
         }
     }
 
-    /// The waker of this stretch. Valid only until the stack is left.
+    /// The waker of this entry. Valid only until the stack is left.
     #[inline]
     fn poller_waker(&self) -> &Waker {
         // SAFETY: the poller keeps its waker alive while it waits for the stack to be left.

@@ -46,7 +46,7 @@ impl fmt::Debug for Hook {
     }
 }
 
-/// The ambient state of one stretch of a call, until this is dropped.
+/// The ambient state of one entry of a call, until this is dropped.
 #[cfg(fiber_stack)]
 pub(crate) struct Surroundings(Option<Box<dyn Any>>);
 

@@ -45,7 +45,7 @@ fn carry_title(stack: &mut ThreadStack) -> Arc<AtomicI32> {
 }
 
 #[test]
-fn each_stretch_has_what_its_poller_had() {
+fn each_entry_has_what_its_poller_had() {
     watched(|at| {
         let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
         let loans = carry_title(&mut stack);
@@ -72,7 +72,7 @@ fn each_stretch_has_what_its_poller_had() {
             });
         });
         TITLE.set("four".to_owned());
-        // The last stretch is that of the drop.
+        // The last entry is that of the drop.
         assert!(poll_once(&mut call).is_ready());
         drop(call);
         assert_eq!(*store.data(), ["one", "two", "three", "four"]);
@@ -296,7 +296,7 @@ mod tokio_runtimes {
 
     /// The runtime may be dropped between two polls.
     #[test]
-    fn each_stretch_has_its_pollers_runtime() {
+    fn each_entry_has_its_pollers_runtime() {
         watched(|_| {
             let mut stack = stack().unwrap();
             let mut store = Store::new(&Engine::default(), ());
@@ -353,7 +353,7 @@ mod tokio_runtimes {
         });
     }
 
-    /// tokio requires its guards to be dropped in order, and a guard that outlives a stretch is not. tokio panics where
+    /// tokio requires its guards to be dropped in order, and a guard that outlives an entry is not. tokio panics where
     /// the guard is. Nothing hangs, and the thread is not used for other calls.
     #[test]
     fn guard_held_while_suspended() {

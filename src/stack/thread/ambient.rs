@@ -1,6 +1,6 @@
 //! Carries the ambient state of a poller's thread to a worker's thread.
 //!
-//! Each stretch is one round: the poller captures, the worker enters before it resumes the call's code, and leaves
+//! Each entry is one round: the poller captures, the worker enters before it resumes the call's code, and leaves
 //! before it passes the baton back.
 
 use crate::stack::ambient::{Captured, Hook};
@@ -10,12 +10,12 @@ use std::fmt;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The ambient state of one stretch.
+/// The ambient state of one entry.
 #[derive(Default)]
 pub(crate) struct Ambient {
     /// Goes from the poller to the worker.
     captured: Cell<Option<Captured>>,
-    /// Belongs to the worker while its stretch lasts.
+    /// Belongs to the worker while that entry lasts.
     entered: Cell<Option<Box<dyn Any>>>,
     /// Whether something panicked on the worker, which may have left the thread's state damaged.
     spoilt: Cell<bool>,
@@ -28,14 +28,14 @@ impl Ambient {
         self.captured.set(hook.and_then(Hook::capture));
     }
 
-    /// The worker's side: before a stretch. Does not unwind, because there may be no call to unwind.
+    /// The worker's side: before the code of an entry runs. Does not unwind, because there may be no call to unwind.
     pub(crate) fn enter(&self) {
         if let Some(captured) = self.captured.take() {
             self.careful(|| self.entered.set(Some(captured())));
         }
     }
 
-    /// The worker's side: after a stretch. Does not unwind either.
+    /// The worker's side: after it. Does not unwind either.
     pub(crate) fn leave(&self) {
         if let Some(entered) = self.entered.take() {
             self.careful(|| drop(entered));

@@ -11,8 +11,8 @@
 //! | `WORKER` + `PARKED` | the poller, waiting | the worker runs, and wakes the poller when it passes the baton |
 //!
 //! Passing the baton is one swap, which also tells whether the other side must be woken. So no wake-up can get lost
-//! between reading the flag and changing the word. A waiting side looks at the word a number of times, and then sleeps.
-//! The number is bounded, and small after waits in which looking did not help, so a side that waits for long uses no
+//! between reading the flag and changing the word. A waiting side spins on the word for a while, and then sleeps.
+//! The while is bounded, and short after waits in which spinning did not help, so a side that waits for long uses no
 //! processor time.
 //!
 //! Sleepers use a condition variable and not `std::thread::park`. Other code on the thread, such as an executor, may
@@ -21,7 +21,7 @@
 
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::cell::Cell;
-use crate::sync::{Condvar, Mutex, looks, spin_loop};
+use crate::sync::{Condvar, Mutex, max_spins, spin_loop};
 
 /// The two sides that share a baton.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,17 +107,17 @@ impl Baton {
             Side::Poller => &self.poller.0,
             Side::Worker => &self.worker.0,
         };
-        // The answer came before the question, which says nothing about how long looking takes.
+        // The answer came before the question, which says nothing about how long spinning takes.
         if self.is_turn_of(side) {
             return;
         }
-        for _ in 0..habit.looks() {
+        for _ in 0..habit.spins() {
             spin_loop();
             if self.is_turn_of(side) {
-                return habit.was_right();
+                return habit.spinning_helped();
             }
         }
-        habit.was_wrong();
+        habit.spinning_failed();
         self.sleep(side);
     }
 
@@ -152,38 +152,38 @@ impl Baton {
     }
 }
 
-/// How long one side looks at the word before it goes to sleep.
+/// How long one side spins on the word before it goes to sleep.
 ///
-/// Looking helps if the other side is quick and runs on another processor. So the first wait looks for as long as going
+/// Spinning helps if the other side is quick and runs on another processor. So the first wait spins for as long as going
 /// to sleep and being woken would take. If that did not help, the side sleeps at once in its next waits, except for a
-/// short look now and then, and then looks long again. After each failure, it sleeps through twice as many waits. One
-/// side's long look is enough to return to looking: that side is awake and answers at once, which the other side
-/// notices in its next short look.
+/// short wait now and then, and then spins for long again. After each failure, it sleeps through twice as many waits. If
+/// one side spins for long, both return to spinning: that side is awake and answers at once, which the other side notices
+/// in its next short wait.
 #[derive(Debug)]
 struct Habit {
-    /// The number of looks in a long look.
+    /// The number of spins in a long wait.
     long: u32,
-    /// How many long looks in a row did not help.
+    /// How many long waits in a row ended in sleep.
     misses: Cell<u32>,
-    /// The number of waits until the next long look.
+    /// How many waits to come spin little or not at all.
     pause: Cell<u32>,
 }
 
-/// The number of looks in a short look: as long as a quick answer from another processor takes.
+/// The number of spins in a short wait: as long as a quick answer from another processor takes.
 const SHORT: u32 = 8;
-/// During a pause, every how many waits there is a short look.
+/// During a pause, every how many waits one spins for a short time.
 const SHORT_EVERY: u32 = 4;
 /// The maximum number of waits in a pause, as a power of two.
 const MAX_PAUSE: u32 = 10;
 
 impl Habit {
     fn new() -> Self {
-        Self { long: looks(), misses: Cell::new(0), pause: Cell::new(0) }
+        Self { long: max_spins(), misses: Cell::new(0), pause: Cell::new(0) }
     }
 
-    /// How often to look in this wait.
+    /// How often to spin in this wait.
     #[inline]
-    fn looks(&self) -> u32 {
+    fn spins(&self) -> u32 {
         match self.pause.get() {
             0 => self.long,
             pause if pause.is_multiple_of(SHORT_EVERY) => self.long.min(SHORT),
@@ -192,7 +192,7 @@ impl Habit {
     }
 
     #[inline]
-    fn was_right(&self) {
+    fn spinning_helped(&self) {
         // Most of the time there is nothing to change, and reading is cheaper than writing.
         if self.misses.get() != 0 {
             self.misses.set(0);
@@ -201,7 +201,7 @@ impl Habit {
     }
 
     #[cold]
-    fn was_wrong(&self) {
+    fn spinning_failed(&self) {
         let pause = self.pause.get();
         if pause == 0 {
             let misses = (self.misses.get() + 1).min(MAX_PAUSE);

@@ -26,6 +26,13 @@ fibers!(
     dropped_within_another_stores_call,
 );
 
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(windows)))]
+mod on_other_stacks {
+    use super::*;
+
+    fibers!(begun_on_another_librarys_stack, resumed_on_another_librarys_stack);
+}
+
 in_place!(where_anything_is_suspended);
 
 fn poll<F: Future + Unpin>(call: &mut F) -> Poll<F::Output> {
@@ -314,5 +321,63 @@ fn where_anything_is_suspended<K: Kind>(code: Code) -> Result<()> {
         let (polls, result) = end(&mut run.call(&mut stack, &mut store, n));
         assert_eq!((polls, result?), (usize::try_from(n)? + 1, 10 * n + 1 + RUN));
     }
+    assert_usable(&mut stack, &mut store)
+}
+
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(windows)))]
+fn on_another_librarys_stack<R>(f: impl FnOnce() -> R) -> R {
+    let stack = corosensei::stack::DefaultStack::new(1 << 20).expect("there is memory");
+    corosensei::on_stack(stack, f)
+}
+
+/// The space that is left there is unknown. The call returns an error, and then works where it belongs.
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(windows)))]
+fn begun_on_another_librarys_stack<K: Nests>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let run = program(&mut store, |mut caller, (n,)| {
+        Box::new(async move {
+            let inner = func(&mut caller, "inner");
+            let mut call = inner.call_within(&mut caller, n);
+            let Poll::Ready(result) = on_another_librarys_stack(|| poll(&mut call)) else { panic!("cannot be") };
+            assert_refused(result, Between::OtherStack);
+            call.await
+        })
+    })?;
+    for n in 0..3 {
+        assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
+    }
+    assert_usable(&mut stack, &mut store)
+}
+
+/// The guest that resumes has the space that it had.
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(windows)))]
+fn resumed_on_another_librarys_stack<K: Nests>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let run = program(&mut store, |mut caller, (n,)| {
+        Box::new(async move {
+            let inner = func(&mut caller, "inner");
+            let mut call = inner.call_within(&mut caller, n);
+            let mut polls = 0;
+            std::future::poll_fn(|cx| {
+                polls += 1;
+                // The first is on the guest's stack, the second begins the call aside.
+                if polls <= 2 {
+                    return Pin::new(&mut call).poll(cx);
+                }
+                on_another_librarys_stack(|| Pin::new(&mut call).poll(cx))
+            })
+            .await
+        })
+    })?;
+    for n in 0..4 {
+        assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
+    }
+    // Dropped while the nested guest is suspended.
+    let mut call = run.call(&mut stack, &mut store, 3);
+    assert!(crate::common::futures::poll_once(&mut call).is_pending());
+    assert!(crate::common::futures::poll_once(&mut call).is_pending());
+    drop(call);
     assert_usable(&mut stack, &mut store)
 }
