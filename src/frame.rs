@@ -21,6 +21,8 @@
 pub(crate) mod waiting;
 
 use crate::Error;
+#[cfg(feature = "thread-backend")]
+use crate::error::Between;
 use crate::limits::{Limits, Rule};
 #[cfg(fiber_stack)]
 use crate::nesting::Nesting;
@@ -261,12 +263,22 @@ impl Frame {
     }
 
     /// Whether a thread's stack has room for one more guest that a host function calls. wasmtime's limit stops compiled
-    /// code, but does not know how much space the host functions in between have used.
+    /// code, but does not know how much space the host functions in between have used. For the guests of another store
+    /// than the call's, wasmtime counts the limit anew from here.
+    ///
+    /// # Errors
+    ///
+    /// If this code runs on a stack within the thread's, whose end is unknown.
     #[cfg(feature = "thread-backend")]
-    pub(crate) fn has_room(&self, engine: &Engine) -> bool {
+    pub(crate) fn has_room(&self, store: *const (), engine: &Engine) -> Result<bool, Error> {
         let (end, size) = self.extent.get();
+        let left = stack::here().checked_sub(end).filter(|left| *left <= size);
+        let left = left.ok_or(Error::ForeignFrames { between: Between::OtherStack })?;
         let guests = if engine.is_pulley() { 0 } else { engine.get_max_wasm_stack() };
-        stack::here().saturating_sub(end) >= size.saturating_sub(guests) / 4
+        if !self.limits.is_of(store) && left < stack::least_size(engine) {
+            return Ok(false);
+        }
+        Ok(left >= size.saturating_sub(guests) / 4)
     }
 
     /// Whether a call has begun that was not entered yet.

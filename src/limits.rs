@@ -108,6 +108,12 @@ impl Limits {
         self.known.set(known);
     }
 
+    /// Whether the call was made with this store.
+    #[cfg(feature = "thread-backend")]
+    pub(crate) fn is_of(&self, store: *const ()) -> bool {
+        self.store.get() == store
+    }
+
     /// Notes that the stack is about to run on this thread.
     #[inline]
     pub(crate) fn enter(&self) {

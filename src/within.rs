@@ -5,6 +5,8 @@
 mod on_fiber;
 
 use crate::call::Job;
+#[cfg(feature = "thread-backend")]
+use crate::call::store_id;
 use crate::running::Running;
 use crate::stack::within::Within;
 use crate::{Error, Result};
@@ -97,7 +99,9 @@ impl<T: 'static, J: Job<T>> Future for CallWithin<'_, T, J> {
         let Some(host) = host.host() else { return Poll::Ready(Err(Error::NotWithin.into())) };
         #[cfg(feature = "thread-backend")]
         if host.is_of_thread() {
-            if this.running.new_store().is_some_and(|store| !host.has_room(store.engine())) {
+            if let Some(store) = this.running.new_store()
+                && !host.has_room(store_id(store), store.engine())?
+            {
                 return Poll::Ready(Err(Trap::StackOverflow.into()));
             }
             return Poll::Ready(this.running.run_here().unwrap_or_else(|| Err(Error::Ended.into())));

@@ -4,7 +4,7 @@
 
 use super::{NEVER, Nests, RUN, assert_is, call_back, end, fibers, func, in_place, program, program_of};
 use crate::common::futures::{finish, pending};
-use crate::support::guest::{ONCE, assert_refused, assert_usable, export_of, runner, stack, store};
+use crate::support::guest::{ONCE, assert_overflow, assert_refused, assert_usable, export_of, runner, stack, store};
 use crate::support::{Code, Host, Kind, matrix};
 use futures::executor::block_on;
 use futures::future::{Either, select};
@@ -33,7 +33,14 @@ mod on_other_stacks {
     fibers!(begun_on_another_librarys_stack, resumed_on_another_librarys_stack);
 }
 
-in_place!(where_anything_is_suspended);
+in_place!(where_anything_is_suspended, of_another_store_without_end);
+
+#[cfg(feature = "fiber")]
+mod on_fibers {
+    use super::*;
+
+    in_place!(on_wasmtimes_own_stack);
+}
 
 fn poll<F: Future + Unpin>(call: &mut F) -> Poll<F::Output> {
     Pin::new(call).poll(&mut Context::from_waker(Waker::noop()))
@@ -379,5 +386,52 @@ fn resumed_on_another_librarys_stack<K: Nests>(code: Code) -> Result<()> {
     assert!(crate::common::futures::poll_once(&mut call).is_pending());
     assert!(crate::common::futures::poll_once(&mut call).is_pending());
     drop(call);
+    assert_usable(&mut stack, &mut store)
+}
+
+/// wasmtime counts the limit of the other store's guests from where they begin, so there must be that much room.
+fn of_another_store_without_end<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let run = program(&mut store, move |mut caller, (n,)| {
+        Box::new(async move {
+            for guests in [64 << 10, 512 << 10, 8 << 20] {
+                let mut config = code.config();
+                config.max_wasm_stack(guests);
+                #[cfg(feature = "fiber")]
+                config.async_stack_size(16 << 20);
+                let engine = wasmtime::Engine::new(&config)?;
+                let mut other = wasmtime_async::Store::new(&engine, Host::default());
+                let recurse = runner(&mut other, r#"(module (func (export "run") (call 0) (call 0)))"#, [])?;
+                assert_overflow(recurse.call_within(&mut other, &[], &mut []).await);
+            }
+            call_back(&mut caller, "inner", n).await
+        })
+    })?;
+    for n in 0..3 {
+        assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
+    }
+    assert_usable(&mut stack, &mut store)
+}
+
+/// A host function of a guest that runs on one of wasmtime's fibers, which has an end of its own.
+#[cfg(feature = "fiber")]
+fn on_wasmtimes_own_stack<K: Kind>(code: Code) -> Result<()> {
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let nothing = Func::wrap(&mut store, || ()).get_async(&store).typed::<(), ()>()?;
+    let calls = Func::wrap_suspending_boxed(&mut store, move |mut caller: Caller<'_, Host>, (): ()| {
+        let nothing = nothing.clone();
+        Box::new(async move { nothing.call_within(&mut caller, ()).await })
+    });
+    let inner = runner(&mut store, ONCE, [calls])?;
+    let run = program(&mut store, move |mut caller, (n,)| {
+        Box::new(async move {
+            let result = inner.call_async(&mut caller, &[], &mut []).await;
+            assert_refused(result, Between::OtherStack);
+            Ok(n)
+        })
+    })?;
+    assert_eq!(end(&mut run.call(&mut stack, &mut store, 2)).1?, 2 + RUN);
     assert_usable(&mut stack, &mut store)
 }
