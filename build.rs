@@ -6,8 +6,8 @@ use std::env;
 /// The processors for which there are both corosensei's coroutines and wasmtime's fibers, seen to work. `Cargo.toml`
 /// has the same list.
 ///
-/// `riscv64` is not among them: to print the backtrace of a panic under a compiled guest crashes there, at the root of
-/// the coroutine (corosensei 0.3.4).
+/// `riscv64` is not among them. Printing the backtrace of a panic under a compiled guest crashes there, at the root of the
+/// coroutine (corosensei 0.3.4).
 const PROCESSORS: [&str; 5] = ["x86_64", "aarch64", "arm", "x86", "loongarch64"];
 
 fn main() {

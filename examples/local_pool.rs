@@ -38,12 +38,12 @@ const GUEST: &str = r#"
             (i32.add (local.get $found) (call $look_up (local.get $n)))))
 "#;
 
-/// What a guest finds.
+/// What a guest finds for a number.
 fn answer(n: i32) -> i32 {
     n.wrapping_mul(31) ^ 0x5bd1
 }
 
-/// The data of the calls of one worker, for all of them together. Nothing in it can be sent to another thread.
+/// The data that all calls of one worker share. It cannot be sent to another thread.
 #[derive(Default)]
 struct Worker {
     known: RefCell<HashMap<i32, i32>>,
@@ -89,7 +89,7 @@ fn linker(engine: &Engine) -> Result<Linker<Host>> {
         if let Some(known) = worker.known.borrow().get(&n) {
             return *known;
         }
-        // A question to somebody who takes a while, with an `Rc` in the future that waits for the answer.
+        // Asking takes a while. The future that waits for the answer holds an `Rc`.
         sleep(Duration::from_millis(1)).await;
         *worker.known.borrow_mut().entry(n).or_insert_with(|| answer(n))
     })?;
@@ -99,18 +99,18 @@ fn linker(engine: &Engine) -> Result<Linker<Host>> {
     Ok(linker)
 }
 
-/// What calls need. It is `Send`, and is cloned for each.
+/// What calls need. It is `Send`, and each call has a clone.
 #[derive(Clone)]
 struct Calls {
     workers: LocalPoolHandle,
     guest: InstancePre<Host>,
-    /// Idle, a `FiberStack` may go from thread to thread: one pool for all.
+    /// One pool for all workers, because an idle `FiberStack` can be sent to another thread.
     stacks: Pool<FiberStack>,
     counts: Arc<Counts>,
 }
 
 impl Calls {
-    /// Makes a call on the worker that has least to do.
+    /// Makes a call on the worker that has the fewest tasks.
     fn spawn(&self, n: i32, ms: i32) -> AbortOnDropHandle<Result<i32>> {
         let this = self.clone();
         AbortOnDropHandle::new(self.workers.spawn_pinned(move || this.call(n, ms)))
@@ -125,7 +125,7 @@ impl Calls {
     }
 }
 
-/// Makes all calls, and drops a tenth as many. Whether all went well.
+/// Makes all calls, and then makes and drops a tenth as many. Returns whether all went well.
 async fn make_calls(number: i32) -> Result<bool> {
     let engine = Engine::default();
     let calls = Calls {
@@ -136,7 +136,7 @@ async fn make_calls(number: i32) -> Result<bool> {
     };
     let mut tasks = Vec::new();
     for n in 0..number {
-        // From tasks of the runtime with many threads.
+        // Each call is asked for by a task of the runtime with many threads.
         let calls = calls.clone();
         tasks.push(tokio::spawn(async move { calls.spawn(n % 100, n % 3).await? }));
     }
@@ -145,7 +145,7 @@ async fn make_calls(number: i32) -> Result<bool> {
         wrong += usize::from(task.await?? != answer(n % 100).wrapping_mul(2));
     }
 
-    // Guests that would sleep for an hour, and whose clients go away once all sleep.
+    // These guests would sleep for an hour. All of them are dropped once they have started.
     let dropped = usize::try_from(number)?.div_ceil(10).min(500);
     let handles: Vec<_> = (0..dropped).map(|_| calls.spawn(0, 3_600_000)).collect();
     while calls.counts.stores.load(Ordering::Relaxed) < dropped {
@@ -164,7 +164,7 @@ async fn make_calls(number: i32) -> Result<bool> {
     Ok(wrong == 0 && left == 0)
 }
 
-/// The number of calls that is asked for, if the arguments make sense.
+/// The number of calls in the arguments, if they make sense.
 fn number_of_calls() -> Option<i32> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {

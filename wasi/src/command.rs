@@ -8,11 +8,11 @@ use wasmtime_async::{AsyncFunc, Carries, LinkerExt, Stack, Store};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p2::bindings::{Command, CommandPre};
 
-/// Runs a program on `stack` to its end: instantiates the module, and calls `_start`. The result is the exit code, 0 for
+/// Runs a program on `stack` to its end: instantiates the module, and calls `_start`. Returns the exit code, which is 0 for
 /// success.
 ///
-/// The linker's functions are those of [`p1::add_to_linker`](crate::p1::add_to_linker) and its like, and whatever else the
-/// program imports.
+/// The linker has the functions of [`p1::add_to_linker`](crate::p1::add_to_linker) or a similar function, and whatever else
+/// the program imports.
 ///
 /// # Errors
 ///
@@ -23,7 +23,7 @@ use wasmtime_wasi::p2::bindings::{Command, CommandPre};
 ///
 /// # Panics
 ///
-/// If the module or the linker belongs to another engine than the store. A panic of a host function goes on in `poll`.
+/// If the module or the linker belongs to another engine than the store. `poll` propagates a panic of a host function.
 ///
 /// # Cancel safety
 ///
@@ -44,10 +44,10 @@ where
     or_exit(start(stack, store, linker, module).await.map(|()| 0))
 }
 
-/// Runs a program that is a component on `stack` to its end: instantiates it, and calls `wasi:cli/run`. The result is the exit
-/// code, 0 for success, 1 for a failure that the program does not tell more of.
+/// Runs a component on `stack` to its end: instantiates it, and calls `wasi:cli/run`. Returns the exit code. It is 0 for
+/// success, and 1 for a failure without a code.
 ///
-/// The linker's functions are those of [`p2::add_to_linker`](crate::p2::add_to_linker), and whatever else the program imports.
+/// The linker has the functions of [`p2::add_to_linker`](crate::p2::add_to_linker), and whatever else the program imports.
 ///
 /// # Errors
 ///

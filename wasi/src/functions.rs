@@ -1,14 +1,15 @@
 //! The functions of WASI for modules, in one table, and how they become async host functions.
 //!
-//! Each does what the function of wasmtime-wasi does that has its name: the code that wiggle makes of the interface's
-//! description is public, an async function of the context, the guest's memory, and the parameters as wasm has them.
+//! Each function does what wasmtime-wasi's function of the same name does. wiggle generates those from a description of the
+//! interface. They are public, and take the context, the guest's memory, and the parameters as wasm has them.
 
-/// Passes all functions that both versions have to a macro: how upstream's is called, and how wasm sees it.
+/// Passes all functions that both versions have to a macro, with their types in wasm. The word in front of a name says what
+/// wasmtime-wasi's function is like:
 ///
-/// - `waits`: it is async;
-/// - `sleeps`: it is async, but might block: see the module `sleep`;
-/// - `now`: it is not;
-/// - `yields`: it is not, and does nothing, though to give way is its point.
+/// - `waits`: it is async.
+/// - `sleeps`: it is async, but might block. See the module `sleep`.
+/// - `now`: it is not async.
+/// - `yields`: it is not async, and does nothing. Here the function yields.
 macro_rules! for_each_function {
     ($with:ident $($more:tt)*) => {
         $with! {
@@ -63,7 +64,7 @@ macro_rules! for_each_function {
 }
 pub(crate) use for_each_function;
 
-/// Defines functions by async closures, whose futures need not be `Send`.
+/// Defines the functions with async closures, whose futures need not be `Send`.
 macro_rules! define {
     ($linker:ident, $get:ident, $module:ident:
         $($kind:ident $name:ident($($arg:ident: $Arg:ty),*) -> $Ret:ty;)*) => {$(
@@ -78,7 +79,7 @@ macro_rules! define {
 }
 pub(crate) use define;
 
-/// Defines functions by boxed futures, which are `Send`.
+/// Defines the functions with boxed futures, which are `Send`.
 macro_rules! define_send {
     ($linker:ident, $get:ident, $module:ident:
         $($kind:ident $name:ident($($arg:ident: $Arg:ty),*) -> $Ret:ty;)*) => {$(
@@ -95,7 +96,7 @@ macro_rules! define_send {
 }
 pub(crate) use define_send;
 
-/// What one of the functions does.
+/// The body of one of the functions.
 macro_rules! run {
     (waits $caller:ident, $get:ident, $module:ident::$name:ident($($arg:ident),*)) => {
         $crate::turn::in_turn(async {

@@ -1,4 +1,4 @@
-//! What a WASI function has of the guest that called it.
+//! What a WASI function gets from the guest that called it.
 
 use crate::{Error, Result};
 use wasmtime::{AsContextMut, Caller, Extern};
@@ -20,7 +20,7 @@ pub(crate) fn parts<'a, T>(
     memory: &'a Extern,
     get: impl Fn(&mut T) -> &mut WasiP1Ctx,
 ) -> Result<(GuestMemory<'a>, &'a mut WasiP1Ctx)> {
-    // How much the host may copy for the guest in this call.
+    // This bounds how much the host copies for the guest in this call.
     let fuel = caller.as_context_mut().hostcall_fuel();
     let (memory, data) = match memory {
         Extern::Memory(memory) => {

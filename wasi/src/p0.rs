@@ -1,6 +1,6 @@
-//! WASI for modules: version 0, `wasi_unstable`, which old programs were compiled for.
+//! WASI for modules: version 0, `wasi_unstable`, for programs from old compilers.
 //!
-//! It has the contexts of [`p1`](crate::p1). One linker may have both.
+//! It uses the contexts of [`p1`](crate::p1). One linker can have both versions.
 
 use crate::Result;
 use crate::functions::{define, define_send, for_each_function};

@@ -1,4 +1,4 @@
-//! WASI for modules: version 1, `wasi_snapshot_preview1`, which compilers make for the target `wasm32-wasip1`.
+//! WASI for modules: version 1, `wasi_snapshot_preview1`, which programs for the target `wasm32-wasip1` import.
 
 use crate::Result;
 use crate::functions::{define, define_send, for_each_function};
@@ -65,8 +65,8 @@ pub fn add_to_linker<T: 'static>(
     Ok(())
 }
 
-/// Defines all functions of `wasi_snapshot_preview1`, for every stack, among them
-/// [`SendFiberStack`](wasmtime_async::SendFiberStack). The store's data must be `Send`, and each host call makes a box.
+/// Defines all functions of `wasi_snapshot_preview1`, for every stack, including
+/// [`SendFiberStack`](wasmtime_async::SendFiberStack). The store's data must be `Send`, and each host call allocates a box.
 ///
 /// `get` finds the context in the store's data. It is called in each host call.
 ///

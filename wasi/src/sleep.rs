@@ -1,15 +1,14 @@
-//! Sleeping: `poll_oneoff` with one subscription, to a clock and for a time from now on, which is how every compiled program
-//! sleeps.
+//! Sleeping. Compiled programs sleep by calling `poll_oneoff` with one subscription, to a clock, with a time relative to now.
 //!
-//! Where a context allows wasmtime-wasi to block the thread, for the sake of files (`allow_blocking_current_thread`), its own
-//! function also blocks the thread to sleep. So this one does not call it.
+//! A context can allow wasmtime-wasi to block the thread (`allow_blocking_current_thread`). This is meant for files, but then
+//! wasmtime-wasi's own function also blocks the thread to sleep. So this one does not call it.
 
 /// Defines `sleep` for the types of one version.
 macro_rules! define_sleep {
     ($types:path) => {
         use $types as types;
 
-        /// Does what `poll_oneoff` does, if it is called to sleep. Returns the errno then.
+        /// Does what `poll_oneoff` does, if it is called to sleep, and returns its errno. Otherwise returns `None`.
         async fn sleep(
             memory: &mut GuestMemory<'_>,
             [subscriptions, events, count, count_of_events]: [i32; 4],
@@ -20,7 +19,7 @@ macro_rules! define_sleep {
             if count != 1 {
                 return Ok(None);
             }
-            // What cannot be read is for wasmtime-wasi to complain of.
+            // wasmtime-wasi reports what cannot be read.
             let Ok(subscription) = memory.read(GuestPtr::<Subscription>::new(at(subscriptions))) else {
                 return Ok(None);
             };

@@ -1,4 +1,4 @@
-//! How long a guest has its thread: until it waits, or has made many host calls without.
+//! How long a guest keeps its thread: until it waits, or has made many host calls without waiting.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -6,22 +6,22 @@ use std::pin::pin;
 use std::task::Poll;
 use wasmtime_wasi::runtime::with_ambient_tokio_runtime;
 
-/// How many WASI functions in a row return at once before the guest gives way to others on its thread: the next one suspends
-/// it first, with its task woken.
+/// How many calls of WASI functions in a row may return at once. The next call first lets other guests of the thread run: it
+/// wakes the task and suspends the guest.
 ///
-/// Files are always ready, and so is a terminal, so that a program which only reads and writes would never wait. The count is
-/// the thread's: it begins anew whenever a WASI function of any guest on the thread waits.
+/// Files and terminals can be ready all the time. A program that only reads and writes those would never wait. Each thread
+/// counts the calls of all its guests, and starts again from 0 when a WASI function waits.
 pub const HOST_CALLS_IN_A_ROW: u32 = 128;
 
 thread_local! {
-    /// Only looked at for the moment: the guest may go on on another thread.
+    /// Not used across a wait, after which the guest may be on another thread.
     static IN_A_ROW: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Runs the future of a WASI function, having given way to others if the guest's turn is over.
+/// Runs the future of a WASI function. If the guest's turn is over, lets others run first.
 ///
-/// wasmtime-wasi's futures need a tokio runtime: the one that polls the call, or wasmtime-wasi's own if there is none. It is
-/// entered for one poll at a time, because it is entered by setting a variable of the thread.
+/// wasmtime-wasi's futures need a tokio runtime: the one that polls the call, or wasmtime-wasi's own if there is none. Entering
+/// a runtime sets a thread-local variable, so this does it for one poll at a time.
 pub(crate) async fn in_turn<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut begun = false;
@@ -30,7 +30,7 @@ pub(crate) async fn in_turn<F: Future>(future: F) -> F::Output {
             begun = true;
             let before = IN_A_ROW.replace(IN_A_ROW.get() + 1);
             if before >= HOST_CALLS_IN_A_ROW {
-                // The first of the next turn.
+                // This call is the first of the next turn.
                 IN_A_ROW.set(1);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -45,7 +45,7 @@ pub(crate) async fn in_turn<F: Future>(future: F) -> F::Output {
     .await
 }
 
-/// Gives way to others once.
+/// Lets other tasks run once.
 pub(crate) async fn give_way() {
     let mut given = false;
     poll_fn(|cx| {

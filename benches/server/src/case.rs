@@ -1,13 +1,13 @@
-//! What a request does.
+//! The cases: what a guest calls in a request.
 
-/// What a request does.
+/// What a guest calls in a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Case {
-    /// One host function, ready at once.
+    /// One host function that is ready at once.
     Ready,
     /// One that sleeps for a millisecond.
     Timer,
-    /// One that sends a number to another process over TCP, and receives it.
+    /// One that sends a number to another process over TCP, and receives it again.
     Tcp,
     /// A thousand that are ready at once.
     ThousandReady,
@@ -18,7 +18,7 @@ pub(crate) enum Case {
 impl Case {
     pub(crate) const ALL: [Self; 5] = [Self::Ready, Self::Timer, Self::Tcp, Self::ThousandReady, Self::ThirtyYields];
 
-    /// The name, which is that of the guest's function, too.
+    /// The name of the case, which is also the name of the guest's function.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ready => "ready",
@@ -29,7 +29,7 @@ impl Case {
         }
     }
 
-    /// What the guest's function results in.
+    /// What the guest's function returns.
     pub(crate) fn answer(self) -> i32 {
         match self {
             Self::Ready | Self::Timer => 1,

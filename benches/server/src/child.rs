@@ -1,4 +1,4 @@
-//! The processes of the servers, as the one that sends requests sees them.
+//! Starts the processes of the servers, from the process that sends requests.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,7 +9,7 @@ use wasmtime::{Result, format_err};
 
 /// A server in a process of its own, which ends when this is dropped.
 pub(crate) struct Child {
-    /// What the report calls it.
+    /// Its name in the report.
     pub(crate) label: String,
     pub(crate) address: SocketAddr,
     /// How it parks calls.

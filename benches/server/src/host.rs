@@ -1,4 +1,4 @@
-//! What host functions wait for, the same for all variants.
+//! What host functions wait for. It is the same for all variants.
 
 use std::future::ready;
 use std::io;
@@ -51,7 +51,7 @@ impl Host {
     }
 }
 
-/// Starts what echoes, in this process.
+/// Starts the server that host functions talk to, in this process. It sends back what it receives.
 pub(crate) async fn start_echo() -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;

@@ -8,28 +8,28 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use wasmtime::{Result, ensure, format_err};
 
-/// What one server did in one stretch.
+/// What was measured of one server in one round.
 pub(crate) struct Sample {
-    /// Time on processors for each request, in microseconds.
+    /// The processor time for each request, in microseconds.
     pub(crate) cpu_us: f64,
-    /// Half the requests took less, and 99 in a hundred, in milliseconds.
+    /// The time that half the requests stay below, in milliseconds. `p99_ms` is the same for 99 in 100.
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
-    /// Requests a second.
+    /// Requests per second.
     pub(crate) rps: f64,
     /// The memory of the process, in MB.
     pub(crate) rss_mb: f64,
 }
 
-/// Sends requests on so many connections, `each` on each. A number instead of a time, so that a sample is as large on a busy
-/// machine as on another.
+/// Sends `each` requests on each of the connections. A sample is a number of requests instead of a time, so that it is as large
+/// on a busy machine as on an idle one.
 pub(crate) async fn measure(server: SocketAddr, case: Case, connections: usize, each: usize) -> Result<Sample> {
     let mut clients = Vec::new();
     for _ in 0..connections {
         clients.push(Client::connect(server).await?);
     }
     let mut control = Client::connect(server).await?;
-    // Warm, with all connections in use.
+    // Warms up, with all connections in use.
     run(&mut clients, case, each.div_ceil(5)).await?;
     let (cpu_before, _) = control.usage().await?;
     let begun = Instant::now();
@@ -44,7 +44,7 @@ pub(crate) async fn measure(server: SocketAddr, case: Case, connections: usize, 
     Ok(Sample { cpu_us: (cpu_after - cpu_before) / 1e3 / requests, p50_ms, p99_ms, rps: requests / elapsed, rss_mb })
 }
 
-/// The times of all requests.
+/// Sends the requests. Returns the time of each.
 async fn run(clients: &mut [Client], case: Case, each: usize) -> Result<Vec<Duration>> {
     let (path, expected) = (format!("/{}", case.name()), case.answer().to_string());
     let runs = clients.iter_mut().map(|client| {
@@ -63,7 +63,7 @@ async fn run(clients: &mut [Client], case: Case, each: usize) -> Result<Vec<Dura
     Ok(try_join_all(runs).await?.concat())
 }
 
-/// A connection that is kept.
+/// A connection that sends one request after the other.
 struct Client {
     stream: TcpStream,
     received: Vec<u8>,
@@ -76,7 +76,7 @@ impl Client {
         Ok(Self { stream, received: Vec::with_capacity(1024) })
     }
 
-    /// The time that the server has spent on processors, in nanoseconds, and its memory, in MB.
+    /// The processor time that the server has used, in nanoseconds, and its memory, in MB.
     async fn usage(&mut self) -> Result<(f64, f64)> {
         let (cpu, memory) = self.get("/usage").await?.split_once(' ').ok_or_else(|| format_err!("no usage"))?;
         Ok((cpu.parse()?, memory.parse::<f64>()? / 1024.0))
@@ -96,7 +96,7 @@ impl Client {
     }
 }
 
-/// Where the body begins, if all of it is there.
+/// Where the body begins, if it is complete.
 fn body(received: &[u8]) -> Result<Option<usize>> {
     let Some(head) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return Ok(None) };
     let text = std::str::from_utf8(&received[..head])?;

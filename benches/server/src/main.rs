@@ -1,9 +1,9 @@
-//! What a request costs a server that calls a guest for it: here, and on wasmtime's own async.
+//! What a request costs in a server that calls a guest for it: with this crate, and with wasmtime's own async.
 //!
 //! This process sends requests, and starts itself once more for each variant of the server. The variants take turns within
-//! each round, so that whatever else the machine does is spread over all. The measure is the time that the server's process
-//! spends on processors, for each request, and its ratio to that of wasmtime's own async with the pooling allocator, in the
-//! same round; what is printed is the median of the rounds.
+//! each round, so that other work on the machine affects them all. The bench measures the processor time that the server's
+//! process spends on a request. The ratio is that time divided by the time of wasmtime's own async with the pooling allocator,
+//! in the same round. The bench prints the medians of the rounds.
 //!
 //! ```sh
 //! cargo run --release -p server-bench -- --short
@@ -29,9 +29,9 @@ use wasmtime::{Result, ensure};
 /// How much is measured.
 struct Plan {
     rounds: usize,
-    /// How many, for each case and variant in each round.
+    /// How many requests there are, for each case and variant in each round.
     requests: usize,
-    /// The variants beside the first one. All, if there is none.
+    /// The variants to measure in addition to the first one. All of them if this is empty.
     only: Vec<String>,
     /// This program, built with the other way of parking.
     fiber_parking: Option<String>,
@@ -57,7 +57,7 @@ fn plan(mut arguments: impl Iterator<Item = String>) -> Option<Plan> {
 fn allow_files() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // Or else the limit may do as it is.
+    // If this fails, the present limit may be enough.
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
@@ -81,7 +81,7 @@ async fn measure(plan: &Plan) -> Result<()> {
             let each = plan.requests / connections;
             let mut report = Report::new(case, connections);
             for round in 0..plan.rounds {
-                // Nobody is always first.
+                // Each server is first in some rounds.
                 for index in 0..servers.len() {
                     let server = &servers[(index + round) % servers.len()];
                     report.add(&server.label, load::measure(server.address, case, connections, each).await?);
@@ -105,7 +105,7 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::from(2));
     };
     allow_files();
-    // One thread, to leave the others to the server.
+    // This uses one thread, to leave the other processors to the server.
     Builder::new_current_thread().enable_all().build()?.block_on(measure(&plan))?;
     Ok(ExitCode::SUCCESS)
 }

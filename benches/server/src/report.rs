@@ -8,7 +8,7 @@ use crate::variants::NAMES;
 pub(crate) struct Report {
     case: Case,
     connections: usize,
-    /// By variant, in the order in which they came first; each has one sample a round.
+    /// The variants, in the order of the first round, each with one sample per round.
     samples: Vec<(String, Vec<Sample>)>,
 }
 

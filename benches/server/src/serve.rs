@@ -19,9 +19,9 @@ use tokio::runtime::Builder;
 use wasmtime::{Result, bail};
 use wasmtime_async::FiberStack;
 
-/// Serves one variant until standard input ends. Says on standard output where, and how calls are parked.
+/// Serves one variant until standard input ends. Prints the address, and how calls are parked.
 pub(crate) fn run(variant: &str, echo: SocketAddr) -> Result<()> {
-    // When whoever has started this is gone.
+    // Standard input ends when the process that has started this one is gone.
     thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]);
         exit(0)
@@ -56,7 +56,7 @@ async fn serve<V: Variant>(variant: V) -> Result<()> {
     Ok(())
 }
 
-/// The time on processors so far, in nanoseconds, and the memory now, in KiB.
+/// The processor time so far, in nanoseconds, and the memory now, in KiB.
 async fn usage() -> String {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

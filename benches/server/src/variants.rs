@@ -14,7 +14,7 @@ use wasmtime_async::{
     Stack, Store, ThreadStack, tokio_runtime,
 };
 
-/// What a variant is called, the one that others are compared with first.
+/// The names of the variants. The others are compared with the first one.
 pub(crate) const NAMES: [&str; 7] = [
     "wasmtime_pooled",
     "wasmtime_on_demand",
@@ -25,7 +25,7 @@ pub(crate) const NAMES: [&str; 7] = [
     "spawn_blocking_pooled",
 ];
 
-/// More than there are connections.
+/// How many stacks and instances there are: more than there are connections.
 const MOST: u32 = 1100;
 
 /// A way to call the guest: each call with a new store and instance.
@@ -93,12 +93,12 @@ fn suspending(allocation: Allocation) -> Result<InstancePre<Data>> {
     guest(&linker)
 }
 
-/// Calls that are `Send`, in the task of the request.
+/// Calls that are `Send`. They run in the task of the request.
 pub(crate) struct Sent<S: SendStack> {
     guest: InstancePre<Data>,
     host: Data,
     stacks: Pool<S>,
-    /// What a stack needs before a call.
+    /// Prepares a stack for a call.
     prepare: fn(&mut S),
 }
 
@@ -133,7 +133,7 @@ impl<S: SendStack + Carries<Data> + 'static> Variant for Sent<S> {
     }
 }
 
-/// Calls that are not `Send`, on workers of their own.
+/// Calls that are not `Send`. They run on workers of their own.
 pub(crate) struct Local {
     guest: InstancePre<Data>,
     host: Data,
@@ -163,7 +163,7 @@ impl Variant for Local {
     }
 }
 
-/// wasmtime's synchronous calls, on threads that wait.
+/// wasmtime's synchronous calls, on threads that may block.
 pub(crate) struct Blocking {
     guest: InstancePre<Data>,
     host: Data,

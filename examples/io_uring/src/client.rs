@@ -13,7 +13,7 @@ pub(crate) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect(address).await
 }
 
-/// Sends messages, and counts the answers that are not the same.
+/// Sends messages, and counts the answers that differ from what was sent.
 pub(crate) async fn talk(mut stream: TcpStream, client: u64, messages: usize) -> io::Result<usize> {
     let mut wrong = 0;
     for message in 0..messages {
@@ -24,7 +24,7 @@ pub(crate) async fn talk(mut stream: TcpStream, client: u64, messages: usize) ->
         result?;
         wrong += usize::from(sent != received);
     }
-    // The guest learns that this was all.
+    // This tells the guest that there are no more messages.
     stream.shutdown().await?;
     Ok(wrong)
 }

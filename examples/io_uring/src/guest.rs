@@ -7,7 +7,7 @@ use std::rc::Rc;
 use wasmtime::{Caller, Engine, InstancePre, Linker, Memory, Module, Result, format_err};
 use wasmtime_async::{AsyncFunc, FiberStack, InstancePreExt, LinkerExt, Stack, Store};
 
-/// Sends back what it receives, until the other side has sent all, and counts the bytes.
+/// Sends back what it receives, until the other side ends the connection, and counts the bytes.
 const GUEST: &str = r#"
     (module
         (import "host" "receive" (func $receive (param $at i32) (param $most i32) (result i32)))
@@ -24,9 +24,9 @@ const GUEST: &str = r#"
             (local.get $bytes)))
 "#;
 
-/// What a stack needs besides what the guest may use, in bytes.
+/// The space that a stack has in addition to what guests may use, in bytes.
 const HOST_ROOM: usize = 128 << 10;
-/// What guests may use of it, in bytes.
+/// The space that guests may use on a stack, in bytes.
 const GUEST_ROOM: usize = 64 << 10;
 
 /// The most that the host receives at once, in bytes.
@@ -52,7 +52,7 @@ impl Guests {
         Ok(Self(linker.instantiate_pre(&Module::new(&engine, GUEST)?)?))
     }
 
-    /// Serves one connection with a guest of its own. How many bytes were sent back.
+    /// Serves one connection with a guest of its own. Returns how many bytes the guest sent back.
     pub(crate) async fn serve(self: Rc<Self>, stream: TcpStream) -> Result<u64> {
         let mut stack = FiberStack::new(GUEST_ROOM + HOST_ROOM)?;
         let mut store = Store::new(self.0.module().engine(), Connection { stream: Rc::new(stream) });
@@ -64,9 +64,9 @@ impl Guests {
 
 async fn receive(mut caller: Caller<'_, Connection>, at: u32, most: u32) -> Result<u32> {
     let stream = Rc::clone(&caller.data().stream);
-    // The guest does not decide how much memory the host takes for it.
+    // The guest must not decide how much memory the host allocates.
     let most = usize::try_from(most)?.min(MOST_AT_ONCE);
-    // The kernel writes into a buffer that it owns until it is done, so not into the guest's memory.
+    // The kernel must own the buffer until it is done, so it cannot write into the guest's memory.
     let BufResult(length, bytes) = (&*stream).read(Vec::with_capacity(most)).await;
     let length = length?;
     memory(&mut caller)?.write(&mut caller, usize::try_from(at)?, &bytes[..length])?;

@@ -1,13 +1,13 @@
-//! An echo server on compio, whose runtime has one thread, a ring of the kernel's (`io_uring`) and futures that are not
+//! An echo server on compio. compio's runtime has one thread, uses the kernel's `io_uring`, and has futures that are not
 //! `Send`. A guest serves each connection, and its host functions wait for the ring.
 //!
 //! ```sh
 //! cargo run --release -p io-uring-example -- --connections 5000
 //! ```
 //!
-//! Without `--connections` there are as many as the process may have files for, each taking two, since the clients are in
-//! the same program. Where the kernel does not let programs use `io_uring`, as in many containers, compio polls instead, and
-//! the last line says so.
+//! Without `--connections` there are as many connections as the process may have files for, but at most 20,000. Each one takes
+//! two files, because the clients are in the same program. In many containers the kernel does not let programs use `io_uring`.
+//! There compio polls instead, and the last line says so.
 
 mod client;
 mod guest;
@@ -26,7 +26,7 @@ const MESSAGES: usize = 5;
 /// How many files the program needs for itself, with some to spare.
 const FILES_FOR_ITSELF: u64 = 100;
 
-/// Serves so many connections at once. How many answers were wrong, and how many bytes the guests counted.
+/// Serves this many connections at once. Returns how many answers were wrong, and how many bytes the guests counted.
 async fn echo(connections: usize) -> Result<(usize, u64)> {
     let guests = Rc::new(guest::Guests::new()?);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -44,7 +44,7 @@ async fn echo(connections: usize) -> Result<(usize, u64)> {
         }
         wasmtime::error::Ok(bytes)
     });
-    // All are open before the first one sends, so that all guests are suspended at once.
+    // All connections are open before the first client sends, so all guests are suspended at once.
     let mut streams = Vec::with_capacity(connections);
     for _ in 0..connections {
         streams.push(client::connect(address).await?);
@@ -58,14 +58,14 @@ async fn echo(connections: usize) -> Result<(usize, u64)> {
 fn most_connections() -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // Or else it stays what it was.
+    // If this fails, the limit stays what it was.
     let _ = setrlimit(Resource::Nofile, limit);
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    // Ports of this machine are the other limit.
+    // The number of ports is limited, too.
     usize::try_from(files.saturating_sub(FILES_FOR_ITSELF) / 2).unwrap_or(usize::MAX).clamp(1, 20_000)
 }
 
-/// The number of connections that is asked for, if the arguments make sense.
+/// The number of connections in the arguments, if they make sense.
 fn number_of_connections() -> Option<usize> {
     let most = most_connections();
     let arguments: Vec<_> = std::env::args().skip(1).collect();

@@ -16,7 +16,7 @@ use tokio::runtime::Builder;
 /// How many requests are measured, one after the other.
 const REQUESTS: usize = 1000;
 
-/// Half the requests beside so many guests that spin took less, and 99 in a hundred.
+/// Measures requests beside this number of guests that spin: the time that half of them stay below, and 99 in 100.
 async fn measure(server: Server, spinning: usize) -> (Duration, Duration) {
     let spinners = join_all((0..spinning).map(|_| server.send("spin", 0))).await;
     server.until(|now| now.stacks_in_use == spinning).await;
@@ -39,7 +39,7 @@ fn main() {
             let config = Config { guests, deadline: Duration::from_hours(1), ..Config::default() };
             let runtime = Builder::new_multi_thread().enable_all().build().expect("there are threads");
             let server = runtime.block_on(Server::start(config));
-            // The client has a thread of its own, so that it does not wait for guests itself.
+            // The client has a thread of its own, so that guests do not delay it.
             let client = Builder::new_current_thread().enable_all().build().expect("there are files");
             let (p50, p99) = client.block_on(measure(server, spinning));
             let ms = |time: Duration| time.as_secs_f64() * 1e3;

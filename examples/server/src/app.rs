@@ -16,7 +16,7 @@ use wasmtime::{
 };
 use wasmtime_async::{DEFAULT_STACK_SIZE, Pool, SendFiberStack};
 
-/// How long a guest computes before other tasks have a turn, about.
+/// Roughly how long a guest computes before other tasks get their turn.
 const SLICE: Duration = Duration::from_millis(1);
 
 /// What all requests share.
@@ -24,7 +24,7 @@ pub struct App {
     pub(crate) config: Config,
     pub(crate) guest: InstancePre<Host>,
     pub(crate) stacks: Pool<SendFiberStack>,
-    /// Where requests wait for a stack.
+    /// One permit for each request that may wait for a stack.
     pub(crate) places: Semaphore,
     pub(crate) stats: Arc<Stats>,
     pub(crate) visits: Arc<AtomicI32>,
@@ -36,11 +36,11 @@ pub struct App {
 }
 
 impl App {
-    /// Compiles the guest, and gets ready for requests. In the server's runtime.
+    /// Compiles the guest, and gets ready for requests. Await this in the server's runtime.
     ///
     /// # Errors
     ///
-    /// If something is not to be had: memory for the pools, threads, a port for the service.
+    /// If the system does not provide memory for the pools, threads, or a port for the service.
     pub async fn new(config: Config) -> Result<Arc<Self>> {
         let instances = u32::try_from(config.stacks)?;
         let mut pooling = PoolingAllocationConfig::new();
@@ -98,7 +98,7 @@ impl App {
     }
 }
 
-/// Ends slices, until the engine is gone.
+/// Ends time slices, until the engine is dropped.
 fn tick(engine: &EngineWeak) {
     while let Some(engine) = engine.upgrade() {
         engine.increment_epoch();
@@ -107,7 +107,7 @@ fn tick(engine: &EngineWeak) {
     }
 }
 
-/// A runtime that may be dropped by a task of another one.
+/// A runtime that can be dropped in a task of another runtime, where a plain `Runtime` panics.
 struct OwnRuntime(Option<Runtime>);
 
 impl Drop for OwnRuntime {

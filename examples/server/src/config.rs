@@ -1,4 +1,4 @@
-//! What the server is told by its arguments.
+//! The server's arguments.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 /// How the server runs.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
     /// Where guests run.
     pub guests: Where,
     /// How many guests run at a time, each on a stack.
     pub stacks: usize,
-    /// How many requests wait for a stack at a time. Any more are refused.
+    /// How many requests may wait for a stack at a time. The server refuses further ones.
     pub waiting: usize,
     /// How long a request may take, waiting included.
     pub deadline: Duration,
@@ -23,9 +23,9 @@ pub struct Config {
 /// Which runtime polls the guests' calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
-    /// The server's, as one of its tasks: the fewest switches from thread to thread.
+    /// The server's runtime. This needs the fewest switches between threads.
     Shared,
-    /// One of their own: the server answers as quickly as ever while guests compute.
+    /// A runtime of their own. Guests that compute take no threads from the server.
     Own,
 }
 
@@ -47,7 +47,7 @@ impl Config {
     pub const USAGE: &str = "usage: server-example [--address IP:PORT] [--runtime shared|own] [--stacks N] [--waiting N] \
                              [--deadline-ms N] [--service IP:PORT]";
 
-    /// What these arguments say, without the program's name. `None` if they make no sense.
+    /// Parses the arguments, without the program's name. `None` if they make no sense.
     pub fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
         let mut config = Self::default();
         while let Some(name) = arguments.next() {

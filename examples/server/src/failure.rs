@@ -11,13 +11,13 @@ use wasmtime_async::Error;
 pub(crate) enum Failure {
     /// There is no such function.
     NotFound,
-    /// No place now, maybe later.
+    /// There is no capacity now, but there may be some later.
     Busy(&'static str),
     /// The deadline came first.
     Late,
     /// The guest trapped, or a host function failed.
     Guest(wasmtime::Error),
-    /// Something panicked that was not caught closer by.
+    /// Something panicked outside of a host function's future.
     Panicked(JoinError),
 }
 
@@ -39,7 +39,7 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
-    /// Writes what those who run the server should look at.
+    /// Logs what the server's operators should look at.
     pub(crate) fn log(&self, function: &str, n: i32) {
         match self {
             // With the guest's backtrace.
@@ -60,7 +60,7 @@ impl IntoResponse for Failure {
                 (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], format!("{why}, try later\n")).into_response()
             }
             Self::Late => (StatusCode::GATEWAY_TIMEOUT, "stopped at its deadline\n").into_response(),
-            // Clients learn what trapped, and nothing of the program's inside.
+            // Clients learn which trap it was, and nothing else about the guest.
             Self::Guest(error) => {
                 let what = error.downcast_ref().map_or_else(|| "it failed".to_owned(), Trap::to_string);
                 (StatusCode::INTERNAL_SERVER_ERROR, format!("{what}\n")).into_response()

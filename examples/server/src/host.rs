@@ -32,7 +32,7 @@ impl Host {
     }
 }
 
-/// What guests import. Those that wait are closures that return a future that is `Send`.
+/// The functions that guests import. Those that wait are closures that return a `Send` future.
 pub(crate) fn linker(engine: &Engine) -> Result<Linker<Host>> {
     let mut linker = Linker::new(engine);
     linker.func_wrap_suspending_send("host", "sleep", |ms: u32| {
@@ -47,7 +47,7 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<Host>> {
     linker.func_wrap_suspending_send("host", "panic", || {
         careful::<()>(async { panic!("a mistake in a host function") })
     })?;
-    // Nothing to wait for.
+    // This one does not wait.
     linker.func_wrap("host", "visit", |caller: Caller<'_, Host>| caller.data().visits.fetch_add(1, Relaxed))?;
     Ok(linker)
 }
@@ -59,7 +59,7 @@ async fn ask(service: SocketAddr, question: i32) -> Result<i32> {
     Ok(stream.read_i32().await?)
 }
 
-/// Makes a panic an error, so that the guest traps, and the log has its backtrace.
+/// Turns a panic into an error, so that the guest traps, and the log has its backtrace.
 async fn careful<R>(function: impl Future<Output = Result<R>>) -> Result<R> {
     match AssertUnwindSafe(function).catch_unwind().await {
         Ok(result) => result,

@@ -31,7 +31,7 @@ async fn main() -> Result<ExitCode> {
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Ready when somebody wants the server to end: by Ctrl-C or, where there is that, `SIGTERM`.
+/// Waits for Ctrl-C or, on Unix, `SIGTERM`.
 async fn told_to_end() {
     #[cfg(unix)]
     {

@@ -1,4 +1,4 @@
-//! One request: a stack, a store, an instance, a call, each until the deadline.
+//! One request: a stack, a store, an instance, and a call. All waiting ends at the deadline.
 
 use crate::app::App;
 use crate::failure::Failure;
@@ -10,15 +10,15 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use wasmtime_async::{AsyncFunc, InstancePreExt, PooledStack, SendFiberStack, Store};
 
-/// Answers a request. Dropped, because the client has gone, it takes its guest with it.
+/// Answers a request. axum drops this future when the client goes away, which also drops the guest's call.
 pub(crate) async fn answer(app: Arc<App>, function: String, n: i32) -> Result<i32, Failure> {
     if !app.has(&function) {
         return Err(Failure::NotFound);
     }
     let deadline = Instant::now() + app.config.deadline;
     let course = Course::new(&app.stats);
-    // A task of its own: so it can run in another runtime, and a panic is a result like others. The set aborts it when
-    // it is dropped.
+    // The call is a task of its own, so it can run in another runtime, and a panic is a result like any other. When the
+    // set is dropped, it aborts the task.
     let mut task = JoinSet::new();
     task.spawn_on(call(app.clone(), function.clone(), n, deadline), &app.runtime);
     let result =
@@ -41,12 +41,12 @@ async fn call(app: Arc<App>, function: String, n: i32, deadline: Instant) -> Res
     Ok(function.call(&mut *stack, &mut store, n).until(sleep_until(deadline)).await?)
 }
 
-/// A stack for a guest, unless there are too many requests already.
+/// Takes a stack from the pool. Fails if too many requests wait for one already.
 async fn stack(app: &App, deadline: Instant) -> Result<PooledStack<SendFiberStack>, Failure> {
     if let Some(stack) = app.stacks.try_get()? {
         return Ok(stack);
     }
-    // What waits costs memory, and comes too late if there is much of it.
+    // Waiting requests take memory, and with too many of them, the last ones would miss their deadline.
     let _place = app.places.try_acquire().map_err(|_| Failure::Busy("too many requests wait"))?;
     let stack = timeout_at(deadline, app.stacks.get()).await;
     Ok(stack.map_err(|_| Failure::Busy("no stack was free in time"))??)
@@ -63,7 +63,7 @@ impl Course {
     fn new(stats: &Arc<Stats>) -> Self {
         Self {
             stats: stats.clone(),
-            // Unless it comes to its end.
+            // This is how it ends if `end` is not called.
             ending: |stats| &stats.cancelled,
             _in_flight: OneMore::new(stats, |stats| &stats.in_flight),
         }

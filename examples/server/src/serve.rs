@@ -16,7 +16,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
-/// Serves requests until `end` is ready, then finishes those that are in flight, and says what is left.
+/// Serves requests until `end` is ready, and then finishes those that are in flight. Returns the counters, which say whether
+/// anything is left.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Another server, for the guests to ask: it doubles numbers.
+//! Another server, which the guests ask. It doubles numbers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ pub(crate) async fn start() -> io::Result<SocketAddr> {
     tokio::spawn(async move {
         loop {
             match listener.accept().await {
-                // Clients that go away are none of its business.
+                // If the client goes away, the task fails, and nobody needs to know.
                 Ok((stream, _)) => drop(tokio::spawn(answer(stream))),
                 Err(error) => {
                     tracing::warn!("the service could not accept a connection: {error}");

@@ -4,7 +4,7 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// What has happened to requests, and what there is now.
+/// What has happened to requests, and how many requests and stores there are now.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
     pub(crate) in_flight: AtomicUsize,
@@ -20,7 +20,7 @@ pub(crate) struct Stats {
 #[derive(Clone, Copy, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// Requests that have come and were not answered yet.
+    /// Requests that have arrived and have not ended yet.
     pub in_flight: usize,
     /// Answered with the guest's result.
     pub answered: usize,
@@ -36,13 +36,13 @@ pub struct Snapshot {
     pub stores: usize,
     /// Stacks that are ready to be used.
     pub stacks_idle: usize,
-    /// Stacks that guests are on.
+    /// Stacks that guests use.
     pub stacks_in_use: usize,
     /// Requests that wait for a stack.
     pub waiting: usize,
 }
 
-/// One more of something, for as long as this is alive.
+/// Counts one more of something, for as long as this is alive.
 pub(crate) struct OneMore {
     stats: Arc<Stats>,
     of: fn(&Stats) -> &AtomicUsize,

@@ -1,7 +1,7 @@
-// An ordinary program, which blocks: it asks for a word over the socket that is its standard input and output, keeps the word
-// in a file, sleeps, and says what the file has.
+// An ordinary program, which blocks. Its standard input and output are a socket. It asks for a word there, writes the word to a
+// file, sleeps, and sends what it reads from the file.
 //
-// Arguments: its own name, and how many milliseconds to sleep.
+// Arguments: the guest's name, and how many milliseconds to sleep.
 
 #include <stdio.h>
 #include <stdlib.h>

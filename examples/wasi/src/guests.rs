@@ -1,4 +1,4 @@
-//! The programs: each with a context and a stack of its own, all on the thread that polls.
+//! The programs. Each has a context and a stack of its own, and all run on the thread that polls.
 
 use crate::server::Server;
 use crate::{GUESTS, SLEEP};
@@ -20,7 +20,7 @@ use wasmtime_wasi::cli::{AsyncStdinStream, AsyncStdoutStream};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, WasiCtx};
 
-/// What a store has. It is not `Send`.
+/// The data of a store. It is not `Send`.
 struct Data {
     wasi: WasiP1Ctx,
     _alive: Rc<()>,
@@ -50,17 +50,17 @@ impl World {
         self.dir.path().join(format!("guest-{guest}"))
     }
 
-    /// How many programs there are, running or not.
+    /// How many stores are alive.
     pub fn alive(&self) -> usize {
         Rc::strong_count(&self.alive) - 1
     }
 
-    /// On how many threads programs have run.
+    /// How many threads programs have run on.
     pub fn threads(&self) -> usize {
         self.threads.borrow().len()
     }
 
-    /// Connects all guests with the server. The future runs them to their end, and gives their exit codes.
+    /// Connects all guests with the server. The future that this returns runs them to their end, and returns their exit codes.
     pub async fn start(&self, server: &Server, what: &'static str) -> Result<impl Future<Output = Result<Vec<i32>>>> {
         let bar = ProgressBar::new(u64::try_from(GUESTS)?).with_message(what);
         bar.set_style(ProgressStyle::with_template("{pos:>3} of {len} guests {msg} {wide_bar} {elapsed}")?);

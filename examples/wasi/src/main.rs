@@ -1,5 +1,5 @@
-//! A C program that blocks, fifty times at once on one thread: each copy talks over a socket, writes and reads a file, and
-//! sleeps. Then the same once more, dropped in the middle: everything that the programs had open is closed.
+//! Fifty copies of a C program that blocks, at once on one thread. Each copy talks over a socket, writes and reads a file, and
+//! sleeps. Then fifty more copies start and are dropped while they sleep. Everything that they had open is closed.
 //!
 //! ```sh
 //! cargo run --release -p wasi-example
@@ -17,7 +17,7 @@ use tokio::task::LocalSet;
 
 const GUESTS: usize = 50;
 const SLEEP: Duration = Duration::from_millis(200);
-/// How long anything may take that should take no time.
+/// The timeout for everything that should take no time.
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -29,7 +29,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let world = World::new()?;
     let server = Server::new().await?;
 
-    // To the end.
+    // The first fifty run to their end.
     let begun = Instant::now();
     let guests = world.start(&server, "at once").await?;
     let codes = tokio::time::timeout(LIMIT, guests).await??;
@@ -46,7 +46,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     }
     let threads = world.threads();
 
-    // Until all sleep, with their files and sockets open.
+    // The others run until all sleep, with their files and sockets open.
     let open_before = open_descriptors()?;
     let mut guests = Box::pin(world.start(&server, "to be dropped").await?);
     tokio::select! {
@@ -55,7 +55,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         () = tokio::time::sleep(LIMIT) => return Err("the programs do not get to sleep".into()),
     }
     let open = open_descriptors()?;
-    // For each at least its file and both ends of its socket.
+    // Each guest has at least its file and both ends of its socket open.
     if open < open_before + 3 * GUESTS || world.alive() != GUESTS {
         return Err(format!("{open} descriptors and {} programs are open", world.alive()).into());
     }

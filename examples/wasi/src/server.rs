@@ -1,4 +1,4 @@
-//! Whom the programs visit: a server on the same thread, which gives each a word, and hears what became of it.
+//! The server that the programs talk to, on the same thread. It sends each program a word, and gets the word back in the end.
 
 use crate::GUESTS;
 use std::cell::{Cell, RefCell};
@@ -25,11 +25,11 @@ struct Asleep {
     changed: Notify,
 }
 
-/// What the server knows of one connection, when that has ended.
+/// What the server knows about a connection that has ended.
 pub struct Visit {
-    /// What the guest was given, with the end of the line.
+    /// What the guest was sent, with the end of the line.
     pub word: String,
-    /// Whether it said the word in the end.
+    /// Whether it sent the word back.
     pub is_complete: bool,
 }
 
@@ -40,7 +40,7 @@ impl Server {
         Ok(Self { listener, address, asleep: Rc::default(), visits: RefCell::default() })
     }
 
-    /// A socket for the next guest.
+    /// Connects the next guest, and returns its socket.
     pub async fn connect(&self) -> io::Result<TcpStream> {
         let (near, far) = tokio::join!(TcpStream::connect(self.address), self.listener.accept());
         let mut visits = self.visits.borrow_mut();
@@ -56,7 +56,7 @@ impl Server {
         }
     }
 
-    /// Waits until all connections have ended, and begins anew.
+    /// Waits until all connections have ended, and resets the server.
     pub async fn take_visits(&self, limit: Duration) -> Result<Vec<Visit>, Box<dyn Error>> {
         let mut visits = Vec::new();
         for visit in self.visits.take() {

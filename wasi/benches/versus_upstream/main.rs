@@ -1,5 +1,5 @@
-//! This crate's functions beside wasmtime-wasi's own, synchronous and async, in one run. Times are medians of rounds in which each
-//! side has its turn; ratios are to wasmtime-wasi's async.
+//! Compares this crate's functions with wasmtime-wasi's own, synchronous and async, in one run. All sides take turns in each
+//! round. Times are medians of the rounds, and ratios are relative to wasmtime-wasi's async.
 //!
 //! ```sh
 //! cargo bench -p wasmtime-async-wasi
@@ -23,7 +23,7 @@ struct Case {
     function: &'static str,
     parameter: i32,
     guests: usize,
-    /// Whether the guests' thread itself may read and write files.
+    /// Whether the guests' own thread may read and write files.
     may_block: bool,
 }
 
@@ -58,7 +58,7 @@ fn main() -> Result<()> {
         let mut took = vec![Vec::new(); sides.len()];
         for _ in 0..rounds {
             for (side, took) in sides.iter().zip(&mut took) {
-                // Synchronous guests sleep one after the other: 20 seconds.
+                // Synchronous guests sleep one after the other, which would take 20 seconds.
                 if case.guests == 1 || side.name() != "sync" {
                     let guests = (0..case.guests).map(|_| context(dir.path(), &case)).collect::<Result<_>>()?;
                     took.push(side.time(guests, case.function, case.parameter)?);

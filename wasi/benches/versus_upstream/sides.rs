@@ -11,11 +11,11 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 pub(crate) trait Side {
     fn name(&self) -> &'static str;
 
-    /// How long the call of an exported function takes in these guests, all at once, from making their stores on.
+    /// How long it takes to make the stores of these guests, and to call an exported function in all of them at once.
     fn time(&self, guests: Vec<WasiP1Ctx>, function: &str, parameter: i32) -> Result<Duration>;
 }
 
-/// One after the other.
+/// Runs guests one after the other.
 pub(crate) struct Sync {
     module: Module,
     linker: Linker<WasiP1Ctx>,

@@ -36,16 +36,16 @@ pub(crate) enum StackKind {
     Fiber,
     Send,
     Thread,
-    /// None.
+    /// No stack: wasmtime-wasi's synchronous functions.
     Without,
 }
 
 pub(crate) struct Arguments {
     pub(crate) stack: StackKind,
-    /// On the host, and for the guest.
+    /// Directories: the path on the host, and the guest's name for it.
     pub(crate) dirs: Vec<(PathBuf, String)>,
     pub(crate) env: Vec<(String, String)>,
-    /// None runs one copy, and says nothing at the end.
+    /// `None` runs one copy, and prints nothing at the end.
     pub(crate) copies: Option<usize>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) trap_unknown_imports: bool,

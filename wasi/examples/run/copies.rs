@@ -1,4 +1,4 @@
-//! Runs the copies at once on one thread, and says what came of each.
+//! Runs the copies at once on one thread, and reports how each ended.
 
 use crate::arguments::{Arguments, StackKind};
 use crate::program::{Program, context};
@@ -16,7 +16,7 @@ use wasmtime_async::{
 };
 use wasmtime_wasi::p1::WasiP1Ctx;
 
-/// How often a guest that never waits gives way to others, if there is a timeout.
+/// How long a guest that never waits runs before others do, if there is a timeout.
 const TICK: Duration = Duration::from_millis(5);
 
 /// What is counted while the copies run.
@@ -40,7 +40,7 @@ pub(crate) fn run(program: &Program, arguments: &Arguments) -> Result<i32> {
     }
 }
 
-/// One after the other.
+/// Runs the copies without stacks, one after the other.
 fn run_without(program: &Program, arguments: &Arguments) -> Result<i32> {
     let counts = Counts::default();
     counts.threads.borrow_mut().insert(thread::current().id());
@@ -75,12 +75,12 @@ fn run_on<S: Stack + Carries<WasiP1Ctx>>(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(join_all(copies));
     let took = begun.elapsed();
-    // Something may still wait on a thread for a file of a program that is gone.
+    // A thread may still be working on a file for a program that is gone. Do not wait for it.
     runtime.shutdown_background();
     Ok(report(arguments, ended, took, &counts))
 }
 
-/// Says what came of each copy, none if it was stopped, and returns the exit code.
+/// Reports how each copy ended (`None` if it was stopped), and returns the exit code.
 fn report(arguments: &Arguments, ended: Vec<Option<Result<i32>>>, took: Duration, counts: &Counts) -> i32 {
     let number = ended.len();
     let mut codes = Vec::new();
@@ -116,7 +116,7 @@ fn store(program: &Program, arguments: &Arguments) -> Result<Store<WasiP1Ctx>> {
     Ok(store)
 }
 
-/// Lets guests that never call the host give way every now and then, so that the timeout is seen.
+/// Interrupts guests that never call the host every now and then, so that the timeout is noticed.
 fn tick(engine: Engine) {
     thread::spawn(move || {
         loop {
@@ -126,7 +126,7 @@ fn tick(engine: Engine) {
     });
 }
 
-/// Why a program was stopped, without the list of its functions, which has many lines.
+/// Why a program was stopped. Leaves out the backtrace, which has many lines.
 fn cause(error: &wasmtime::Error) -> String {
     let cause = crate::in_one_line(&wasmtime::Error::msg(error.root_cause().to_string()));
     if error.is::<Trap>() { format!("trapped: {}", cause.trim_start_matches("wasm trap: ")) } else { cause }

@@ -12,13 +12,13 @@ use arguments::{Arguments, Command, HELP};
 use program::Program;
 use std::process::exit;
 
-/// The program did not run.
+/// The exit code if the program could not be run.
 const NOT_RUN: i32 = 1;
-/// The command line makes no sense.
+/// The exit code if the command line is wrong.
 const USAGE: i32 = 2;
-/// As `timeout` has it.
+/// The exit code after the timeout, as of the command `timeout`.
 const TIMED_OUT: i32 = 124;
-/// As a shell tells of a process that aborted.
+/// The exit code after a trap, as a shell reports it for a process that aborted.
 const TRAPPED: i32 = 134;
 
 fn main() {
@@ -33,7 +33,7 @@ fn main() {
             USAGE
         }
     };
-    // Without waiting for the threads that read standard input or a pipe for a program that is gone.
+    // This does not wait for threads that still read standard input or a pipe for a program that is gone.
     exit(code);
 }
 

@@ -1,4 +1,4 @@
-//! What is to be run, read from its file, compiled, and with its imports found.
+//! The program to run: reads its file, compiles it, and finds its imports.
 
 use crate::arguments::{Arguments, StackKind};
 use std::fs;
@@ -27,12 +27,12 @@ impl Program {
         let name = arguments.program.display();
         let bytes = fs::read(&arguments.program).with_context(|| format!("cannot read {name}"))?;
         let mut config = Config::new();
-        // What newer compilers make of `setjmp` and of C++ exceptions.
+        // Newer compilers use this for `setjmp` and for C++ exceptions.
         config.wasm_exceptions(true);
-        // What lets a guest that never calls the host be stopped. It makes guests a little slower.
+        // This can stop a guest that never calls the host. It makes guests a little slower.
         config.epoch_interruption(arguments.timeout.is_some());
         let engine = Engine::new(&config)?;
-        // The format's name, its version, and what it describes.
+        // The first bytes say whether this is a module or a component.
         let code = match bytes.get(..8) {
             Some(b"\0asm\x01\0\0\0") => module(&engine, &bytes, arguments),
             Some([b'\0', b'a', b's', b'm', .., 1, 0]) => component(&engine, &bytes, arguments.stack),
@@ -53,7 +53,7 @@ impl Program {
         }
     }
 
-    /// The same without a stack, on this thread, which must not be one that a tokio runtime runs on.
+    /// Does the same without a stack, on this thread, which must not be in a tokio runtime.
     pub(crate) fn run_without(&self, store: &mut Store<WasiP1Ctx>) -> Result<i32> {
         let ended = match &self.code {
             Code::Module(module, linker) => linker
@@ -104,7 +104,7 @@ fn component(engine: &Engine, bytes: &[u8], stack: StackKind) -> Result<Code> {
     Ok(Code::Component(component, linker))
 }
 
-/// Says of the first import that is missing what it may be.
+/// Fails if an import is missing, and explains the first such import.
 fn check_imports(module: &Module, linker: &Linker<WasiP1Ctx>, arguments: &Arguments) -> Result<()> {
     let mut store = wasmtime::Store::new(linker.engine(), context(arguments)?);
     for import in module.imports() {
@@ -122,7 +122,7 @@ fn check_imports(module: &Module, linker: &Linker<WasiP1Ctx>, arguments: &Argume
     Ok(())
 }
 
-/// What the program is given.
+/// The program's arguments, environment, directories and streams.
 pub(crate) fn context(arguments: &Arguments) -> Result<WasiP1Ctx> {
     let mut wasi = WasiCtx::builder();
     wasi.arg(arguments.program.file_name().unwrap_or_default().to_string_lossy()).args(&arguments.rest);

@@ -1,4 +1,4 @@
-//! What a function answers, in the guest's terms.
+//! The results of functions, as the guest gets them.
 
 use crate::Result;
 use wasmtime_wasi::TrappableError;
@@ -6,7 +6,8 @@ use wasmtime_wasi::p2::bindings::{filesystem, sockets};
 use wasmtime_wasi::p2::{FsResult, SocketResult, StreamResult};
 use wasmtime_wasi_io::bindings::wasi::io::streams;
 
-/// The result of one of wasmtime-wasi's functions. What is an error to the guest becomes a value, what is not a trap.
+/// The result of one of wasmtime-wasi's functions. An error that the guest should see becomes a value. Any other error becomes
+/// a trap.
 pub(super) trait Answer<Host> {
     /// What the guest gets.
     type ForGuest;

@@ -1,18 +1,18 @@
-//! The interfaces with functions that can wait, or that programs call in loops, in one table, and how they become async host
+//! The interfaces whose functions can wait, or are called in loops, in one table, and how the functions become async host
 //! functions.
 //!
-//! Each function does what wasmtime-wasi's does that has its name: the traits that stand for an interface are public, with async
-//! functions, and so are the types that implement them, which have what they need of the context. Parameters and results are
-//! those of the traits.
+//! Each function does what wasmtime-wasi's function of the same name does. wasmtime-wasi has a public trait for each interface,
+//! with async functions, and public types that implement it. A type has the part of the context that it needs. Parameters and
+//! results are those of the traits.
 
 /// Passes all functions to a macro.
 ///
-/// Interface by interface: the part of the context that the functions need; then, for the functions at the top and for each
-/// resource, the trait that has them, and what each takes; at last how resources are dropped.
+/// For each interface, the table has the part of the context that its functions need. Then it has the functions at the top and
+/// those of each resource: the trait, and what each function takes. The last part says how resources are dropped.
 ///
-/// - `waits`: it is async;
-/// - `blocks`: it is async, and has no result;
-/// - `now`: it is not.
+/// - `waits`: the function is async.
+/// - `blocks`: it is async, and has no result.
+/// - `now`: it is not async.
 macro_rules! for_each_function {
     ($with:ident $($more:tt)*) => {
         $with! {
@@ -175,7 +175,7 @@ macro_rules! for_each_function {
 }
 pub(super) use for_each_function;
 
-/// Defines functions by async closures, whose futures need not be `Send`.
+/// Defines the functions with async closures, whose futures need not be `Send`.
 macro_rules! define {
     ($linker:ident: $($interface:literal $part:ident {
         $($prefix:literal $module:ident::$Trait:ident { $($kind:ident $name:ident($($arg:ident),*);)* })*
@@ -200,7 +200,7 @@ macro_rules! define {
 }
 pub(super) use define;
 
-/// Defines functions by boxed futures, which are `Send`.
+/// Defines the functions with boxed futures, which are `Send`.
 macro_rules! define_send {
     ($linker:ident: $($interface:literal $part:ident {
         $($prefix:literal $module:ident::$Trait:ident { $($kind:ident $name:ident($($arg:ident),*);)* })*
@@ -229,7 +229,7 @@ macro_rules! define_send {
 }
 pub(super) use define_send;
 
-/// What one of the functions does.
+/// The body of one of the functions.
 macro_rules! run {
     (waits $store:ident, $part:ident, $module:ident::$Trait:ident::$name:ident($($arg:ident),*)) => {
         $crate::turn::in_turn(async {
@@ -274,7 +274,7 @@ macro_rules! drop_in_turn {
 }
 pub(super) use drop_in_turn;
 
-/// What a function is called in its interface.
+/// The name of a function in its interface.
 pub(super) fn name(prefix: &str, name: &str) -> String {
     format!("{prefix}{}", name.replace('_', "-"))
 }

@@ -1,4 +1,4 @@
-//! WASI for components: version 0.2, which compilers make for the target `wasm32-wasip2`.
+//! WASI for components: version 0.2, which programs for the target `wasm32-wasip2` import.
 
 mod answer;
 mod interfaces;
@@ -22,8 +22,8 @@ use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::sockets::WasiSockets;
 use wasmtime_wasi_io::bindings::wasi::io::{error, poll, streams};
 
-/// Defines all of the world `wasi:cli/imports`, for a [`FiberStack`](wasmtime_async::FiberStack) or a `ThreadStack`. The store's
-/// data may be anything that has a context: see [`View`].
+/// Defines the whole world `wasi:cli/imports`, for a [`FiberStack`](wasmtime_async::FiberStack) or a `ThreadStack`. Functions
+/// that are unstable in WASI are not defined. The store's data may be anything that has a context: see [`View`].
 ///
 /// # Errors
 ///
@@ -37,8 +37,8 @@ pub fn add_to_linker<T: View + 'static>(linker: &mut Linker<T>) -> Result<()> {
     add_rest(linker)
 }
 
-/// Defines all of the world `wasi:cli/imports`, for every stack, among them
-/// [`SendFiberStack`](wasmtime_async::SendFiberStack). The store's data must be `Send`, and each host call makes a box.
+/// Does the same as [`add_to_linker`] for every stack, including [`SendFiberStack`](wasmtime_async::SendFiberStack). The store's
+/// data must be `Send`, and each call of an async host function allocates a box.
 ///
 /// # Errors
 ///
@@ -54,7 +54,7 @@ impl HasData for Table {
     type Data<'a> = &'a mut ResourceTable;
 }
 
-/// The interfaces that neither wait nor are called in loops: wasmtime-wasi's own functions.
+/// Defines the interfaces that do not wait, and that programs do not call in loops. The functions are wasmtime-wasi's own.
 fn add_rest<T: View + 'static>(linker: &mut Linker<T>) -> Result<()> {
     use wasmtime_wasi::p2::bindings::{cli as programs, filesystem as files, random as numbers, sockets as nets};
 

@@ -1,4 +1,4 @@
-//! Where a store's data has the context, and the parts of it that functions need.
+//! How to find the context in a store's data, and the parts of it that functions need.
 
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::WasiCtxView;
@@ -8,8 +8,8 @@ use wasmtime_wasi::filesystem::WasiFilesystemCtxView;
 use wasmtime_wasi::random::WasiRandomCtx;
 use wasmtime_wasi::sockets::WasiSocketsCtxView;
 
-/// A store's data that has a context for WASI. It is wasmtime-wasi's [`WasiView`](wasmtime_wasi::WasiView) for data that may not
-/// be `Send`; whatever implements that implements this, too.
+/// A store's data that has a context for WASI. Unlike wasmtime-wasi's [`WasiView`](wasmtime_wasi::WasiView), it does not require
+/// `Send`. Every type that implements `WasiView` implements this, too.
 pub trait View {
     /// The context, and the table of the guest's resources.
     fn ctx(&mut self) -> WasiCtxView<'_>;
