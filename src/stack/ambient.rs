@@ -28,7 +28,7 @@ impl Hook {
     /// Returns `None` after a panic. Does not unwind, because the stack that is about to be entered may be in the
     /// middle of a call.
     pub(crate) fn capture(&self) -> Option<Captured> {
-        aside(|| (self.0)())
+        without_panic(|| (self.0)())
     }
 
     /// Captures and enters on one thread. Does not unwind either.
@@ -36,7 +36,7 @@ impl Hook {
     #[cold]
     pub(crate) fn enter(&self) -> Option<Surroundings> {
         let captured = self.capture()?;
-        aside(captured).map(|entered| Surroundings(Some(entered)))
+        without_panic(captured).map(|entered| Surroundings(Some(entered)))
     }
 }
 
@@ -54,12 +54,13 @@ pub(crate) struct Surroundings(Option<Box<dyn Any>>);
 impl Drop for Surroundings {
     fn drop(&mut self) {
         let entered = self.0.take();
-        aside(|| drop(entered));
+        without_panic(|| drop(entered));
     }
 }
 
-/// Runs the user's code, which is not part of a call, and must not suspend the stack that it runs on.
-fn aside<R>(f: impl FnOnce() -> R) -> Option<R> {
+/// Runs the user's code, which is not part of a call, and must not suspend the stack that it runs on. Returns `None` if
+/// it panics.
+pub(crate) fn without_panic<R>(f: impl FnOnce() -> R) -> Option<R> {
     let _hidden = Frame::hide_current();
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(result) => Some(result),

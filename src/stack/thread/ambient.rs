@@ -3,12 +3,10 @@
 //! Each entry is one round: the poller captures, the worker enters before it resumes the call's code, and leaves
 //! before it passes the baton back.
 
-use crate::stack::ambient::{Captured, Hook};
+use crate::stack::ambient::{Captured, Hook, without_panic};
 use crate::sync::cell::Cell;
 use std::any::Any;
 use std::fmt;
-use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The ambient state of one entry.
 #[derive(Default)]
@@ -31,14 +29,14 @@ impl Ambient {
     /// The worker's side: before the code of an entry runs. Does not unwind, because there may be no call to unwind.
     pub(crate) fn enter(&self) {
         if let Some(captured) = self.captured.take() {
-            self.careful(|| self.entered.set(Some(captured())));
+            self.entered.set(self.noting_panics(captured));
         }
     }
 
     /// The worker's side: after it. Does not unwind either.
     pub(crate) fn leave(&self) {
         if let Some(entered) = self.entered.take() {
-            self.careful(|| drop(entered));
+            self.noting_panics(|| drop(entered));
         }
     }
 
@@ -47,12 +45,12 @@ impl Ambient {
         self.spoilt.get()
     }
 
-    fn careful(&self, f: impl FnOnce()) {
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
+    fn noting_panics<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        let result = without_panic(f);
+        if result.is_none() {
             self.spoilt.set(true);
-            // The payload's destructor may panic.
-            mem::forget(payload);
         }
+        result
     }
 }
 

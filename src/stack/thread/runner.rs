@@ -105,20 +105,6 @@ impl Drop for Runner {
     }
 }
 
-impl Shared {
-    // The user's code in a hook is not part of the call, and must not suspend it.
-
-    fn enter_ambient(&self) {
-        let _hidden = Frame::hide_current();
-        self.ambient.enter();
-    }
-
-    fn leave_ambient(&self) {
-        let _hidden = Frame::hide_current();
-        self.ambient.leave();
-    }
-}
-
 impl Service {
     /// The worker's side, on its thread.
     pub(crate) fn work(self) {
@@ -127,10 +113,10 @@ impl Service {
         shared.frame.set_backend(ptr::from_ref(shared).cast());
         shared.frame.set_extent(shared.size);
         let _current = shared.frame.make_current();
-        shared.enter_ambient();
+        shared.ambient.enter();
         // SAFETY: nothing else runs on this thread during this service, and the backend is set.
         unsafe { shared.frame.serve() };
-        shared.leave_ambient();
+        shared.ambient.leave();
     }
 }
 
@@ -142,8 +128,8 @@ impl Service {
 pub(crate) unsafe fn leave(backend: *const ()) {
     // SAFETY: `work` has set it, and keeps it alive.
     let shared = unsafe { &*backend.cast::<Shared>() };
-    shared.leave_ambient();
+    shared.ambient.leave();
     shared.baton.pass(Side::Poller);
     shared.baton.wait(Side::Worker);
-    shared.enter_ambient();
+    shared.ambient.enter();
 }
