@@ -127,6 +127,11 @@ fn stays_with_the_stack<K: Kind>(code: Code) -> Result<()> {
     let (note, seen) = notes(&mut store);
     finish(note.call_on(&mut stack, &mut store, &[], &mut []))?;
     assert_eq!(seen.load(Ordering::Relaxed), 2_02_02, "what was set last counts");
+    // A new stack has no hook.
+    drop(stack);
+    let (note, seen) = notes(&mut store);
+    finish(note.call_on(&mut self::stack::<K>(), &mut store, &[], &mut []))?;
+    assert_eq!(seen.load(Ordering::Relaxed), 0);
     Ok(())
 }
 

@@ -80,56 +80,6 @@ fn each_entry_has_what_its_poller_had() {
     });
 }
 
-#[test]
-fn a_cancelled_call_has_what_the_dropping_thread_has() {
-    struct Note<'a>(&'a mut String);
-    impl Drop for Note<'_> {
-        fn drop(&mut self) {
-            *self.0 = title();
-        }
-    }
-    watched(|_| {
-        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
-        let loans = carry_title(&mut stack);
-        let mut store = Store::new(&Engine::default(), String::new());
-        let mut call = stack.run(&mut store, |mut store| {
-            let _note = Note(store.data_mut());
-            Ok(yield_now()?)
-        });
-        TITLE.set("polled".to_owned());
-        assert!(poll_once(&mut call).is_pending());
-        TITLE.set("dropped".to_owned());
-        drop(call);
-        assert_eq!((loans.load(Ordering::Relaxed), &**store.data()), (0, "dropped"));
-    });
-}
-
-#[test]
-fn a_stack_keeps_its_hook_for_all_its_calls() {
-    watched(|at| {
-        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
-        carry_title(&mut stack);
-        TITLE.set("mine".to_owned());
-        let engine = Engine::default();
-        let mut store = Store::new(&engine, ());
-        for _ in 0..2 {
-            assert_eq!(block_on(stack.run(&mut store, |_| Ok(title()))).unwrap(), "mine");
-        }
-        // This also applies to the new thread after a call was forgotten.
-        let mut forgotten = Store::new(&engine, ());
-        let mut call = stack.run(&mut forgotten, |_| Ok(yield_now()?));
-        assert!(poll_once(&mut call).is_pending());
-        std::mem::forget(call);
-        drop(forgotten);
-        at.note("poller", "next call");
-        assert_eq!(block_on(stack.run(&mut store, |_| Ok(title()))).unwrap(), "mine");
-        // A new stack has no hook, whichever thread it gets.
-        drop(stack);
-        let mut stack = ThreadStack::new(DEFAULT_STACK_SIZE).unwrap();
-        assert_eq!(block_on(stack.run(&mut store, |_| Ok(title()))).unwrap(), "");
-    });
-}
-
 /// A call in which `capture`, `enter` or `leave` panics continues. If one of the latter two panics, the thread is not
 /// used again.
 #[test]

@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use wasmtime::{Caller, Func, Result, Val};
-use wasmtime_async::{Between, Error, FuncExt, suspend_until};
+use wasmtime_async::{AsyncFunc, Between, Carries, Error, FuncExt, Stack, Store, suspend_until};
 
 matrix!(outside_of_calls, on_another_thread, in_synchronous_host_functions, blocked_on_in_the_poll, with_another_store);
 
@@ -40,6 +40,18 @@ mod on_fibers {
     use super::*;
 
     in_place!(on_wasmtimes_own_stack);
+}
+
+/// Checks that programs whose `back` calls `inner` come out right, and that stack and store can be used afterwards.
+fn all_return<S: Stack + Carries<Host>>(
+    stack: &mut S,
+    store: &mut Store<Host>,
+    run: &AsyncFunc<i32, i32>,
+) -> Result<()> {
+    for n in 0..4 {
+        assert_eq!(end(&mut run.call(stack, store, n)).1?, 10 * n + 1 + RUN);
+    }
+    assert_usable(stack, store)
 }
 
 fn poll<F: Future + Unpin>(call: &mut F) -> Poll<F::Output> {
@@ -83,10 +95,7 @@ fn on_another_thread<K: Nests>(code: Code) -> Result<()> {
             }
         })
     })?;
-    for n in 0..4 {
-        assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
-    }
-    assert_usable(&mut stack, &mut store)
+    all_return(&mut stack, &mut store, &run)
 }
 
 /// A synchronous host function has no future.
@@ -140,10 +149,7 @@ fn blocked_on_in_the_poll<K: Nests>(code: Code) -> Result<()> {
             inner.call_within(&mut caller, n).await
         })
     })?;
-    for n in 0..3 {
-        assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
-    }
-    assert_usable(&mut stack, &mut store)
+    all_return(&mut stack, &mut store, &run)
 }
 
 /// Called with another store than that of the host function's [`Caller`].
@@ -164,10 +170,7 @@ fn with_another_store<K: Nests>(code: Code) -> Result<()> {
             call_back(&mut caller, "inner", n).await
         })
     })?;
-    for n in 0..3 {
-        assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
-    }
-    assert_usable(&mut stack, &mut store)
+    all_return(&mut stack, &mut store, &run)
 }
 
 /// Suspends and drops a nested call. The running poll is still the one next to it.
@@ -190,10 +193,7 @@ fn with_another_store_beside_one_that_was_dropped<K: Kind>(code: Code) -> Result
             call_back(&mut caller, "inner", n).await
         })
     })?;
-    for n in 0..3 {
-        assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
-    }
-    assert_usable(&mut stack, &mut store)
+    all_return(&mut stack, &mut store, &run)
 }
 
 /// Calls a function of the host's own, which may be called there. It blocks, or it is async.
@@ -223,10 +223,7 @@ fn within_a_synchronous_call_beside_one_that_was_dropped<K: Kind>(code: Code) ->
             call_back(&mut caller, "inner", n).await
         })
     })?;
-    for n in 0..3 {
-        assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
-    }
-    assert_usable(&mut stack, &mut store)
+    all_return(&mut stack, &mut store, &run)
 }
 
 /// A closure and what it borrows, with their types erased.
@@ -351,10 +348,7 @@ fn begun_on_another_librarys_stack<K: Nests>(code: Code) -> Result<()> {
             call.await
         })
     })?;
-    for n in 0..3 {
-        assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
-    }
-    assert_usable(&mut stack, &mut store)
+    all_return(&mut stack, &mut store, &run)
 }
 
 /// The guest that resumes has the space that it had.
@@ -401,17 +395,14 @@ fn of_another_store_without_end<K: Kind>(code: Code) -> Result<()> {
                 #[cfg(feature = "fiber")]
                 config.async_stack_size(16 << 20);
                 let engine = wasmtime::Engine::new(&config)?;
-                let mut other = wasmtime_async::Store::new(&engine, Host::default());
+                let mut other = Store::new(&engine, Host::default());
                 let recurse = runner(&mut other, r#"(module (func (export "run") (call 0) (call 0)))"#, [])?;
                 assert_overflow(recurse.call_within(&mut other, &[], &mut []).await);
             }
             call_back(&mut caller, "inner", n).await
         })
     })?;
-    for n in 0..3 {
-        assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, 10 * n + 1 + RUN);
-    }
-    assert_usable(&mut stack, &mut store)
+    all_return(&mut stack, &mut store, &run)
 }
 
 /// A host function of a guest that runs on one of wasmtime's fibers, which has an end of its own.
