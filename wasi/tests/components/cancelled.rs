@@ -1,7 +1,8 @@
 //! A call that is dropped stops its program right where it waits, and what the program has open is closed.
 
+use crate::common::{on_each_stack, poll_and_drop};
 use crate::guests::visitor;
-use crate::stacks::{Kind, on_each_stack, poll_and_drop, run};
+use crate::stacks::{Kind, run};
 use crate::waiting::{keep_busy, runtime};
 use std::fs;
 use tempfile::TempDir;

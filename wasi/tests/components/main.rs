@@ -2,6 +2,8 @@
 //! others while they wait, and stop wherever they wait when their call is dropped.
 
 mod cancelled;
+#[path = "../common/mod.rs"]
+mod common;
 mod guests;
 mod programs;
 mod sockets;

@@ -1,7 +1,8 @@
 //! Programs do what they do on wasmtime-wasi's own synchronous functions, and end with an exit code.
 
+use crate::common::{Wakes, on_each_stack};
 use crate::guests::{ENGINE, chatterbox, component, visitor};
-use crate::stacks::{Kind, Wakes, on_each_stack, run};
+use crate::stacks::{Kind, run};
 use futures::executor::block_on;
 use std::fs;
 use std::pin::pin;

@@ -1,7 +1,8 @@
 //! Sockets: a guest that waits for an answer leaves its thread to others, and closes its socket when its call is dropped.
 
+use crate::common::{on_each_stack, poll_and_drop};
 use crate::guests::ENGINE;
-use crate::stacks::{Kind, on_each_stack, poll_and_drop};
+use crate::stacks::Kind;
 use std::sync::LazyLock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};

@@ -1,7 +1,8 @@
 //! A program that waits leaves its thread to others.
 
+use crate::common::{Wakes, on_each_stack};
 use crate::guests::visitor;
-use crate::stacks::{Kind, Wakes, on_each_stack, run};
+use crate::stacks::{Kind, run};
 use futures::executor::block_on;
 use futures::future::join_all;
 use std::fs;

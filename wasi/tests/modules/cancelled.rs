@@ -1,9 +1,10 @@
 //! A call that is dropped stops its guest right where it waits: the host function does not come back to it, not even with
 //! an errno. What the guest had open is closed with its store.
 
+use crate::common::{on_each_stack, poll_and_drop};
 use crate::guest::VERSIONS;
 use crate::same::{clock, stdin};
-use crate::stacks::{Guest, Kind, on_each_stack, poll_and_drop};
+use crate::stacks::{Guest, Kind};
 use crate::steps::{Step, call};
 use crate::waiting::{SUBSCRIPTION, dir, file_calls, guest_with_file, keep_busy, runtime};
 use std::path::Path;

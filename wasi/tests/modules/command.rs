@@ -1,7 +1,8 @@
 //! Programs: how they end, and what is none.
 
+use crate::common::on_each_stack;
 use crate::guest::Version;
-use crate::stacks::{Kind, on_each_stack};
+use crate::stacks::Kind;
 use futures::executor::block_on;
 use wasmtime::{Engine, Module, Result, Trap};
 use wasmtime_async::{SendFiberStack, SendStack, Store, ThreadStack};

@@ -3,6 +3,8 @@
 
 mod cancelled;
 mod command;
+#[path = "../common/mod.rs"]
+mod common;
 mod guest;
 mod pipes;
 mod same;

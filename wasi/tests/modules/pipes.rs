@@ -1,8 +1,9 @@
 //! Two guests on one thread, one of which waits for the other: if a host function blocked, neither would ever end.
 
+use crate::common::on_each_stack;
 use crate::guest::{VERSIONS, Version};
 use crate::same::stdin;
-use crate::stacks::{Guest, Kind, on_each_stack};
+use crate::stacks::{Guest, Kind};
 use crate::steps::{Step, call};
 use futures::executor::block_on;
 use wasmtime_wasi::WasiCtx;

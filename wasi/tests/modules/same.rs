@@ -1,7 +1,8 @@
 //! Each function gives the guest what wasmtime-wasi's own synchronous function gives it.
 
+use crate::common::on_each_stack;
 use crate::guest::{ENGINE, VERSIONS, Version, functions};
-use crate::stacks::{Kind, on_each_stack};
+use crate::stacks::Kind;
 use crate::steps::{Outcome, Step, call, run_ours, run_upstream};
 use futures::executor::block_on;
 use std::collections::HashSet;

@@ -1,7 +1,8 @@
 //! Guests that never wait give way to others, as do those that ask to.
 
+use crate::common::{Wakes, on_each_stack};
 use crate::guest::{ENGINE, VERSIONS, Version};
-use crate::stacks::{Guest, Kind, Wakes, on_each_stack};
+use crate::stacks::{Guest, Kind};
 use crate::steps::{Step, call};
 use std::pin::pin;
 use std::sync::Arc;

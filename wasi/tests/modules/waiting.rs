@@ -2,9 +2,10 @@
 //!
 //! Files are read and written on tokio's threads for blocking work. Here that is one, kept busy, so that what needs it waits.
 
+use crate::common::{Wakes, on_each_stack};
 use crate::guest::{VERSIONS, Version};
 use crate::same::{clock, stdin};
-use crate::stacks::{Guest, Kind, Wakes, on_each_stack};
+use crate::stacks::{Guest, Kind};
 use crate::steps::{Step, call};
 use std::fs;
 use std::path::Path;
