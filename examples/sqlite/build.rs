@@ -1,21 +1,15 @@
 //! Compiles SQLite, with the VFS in `guest/`, to wasm.
 
+#[path = "../clang/mod.rs"]
+mod clang;
+
+use clang::clang;
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, exit};
 
-const INSTALL: &str = "\
-This example compiles SQLite to wasm with clang, which needs lld, wasi-libc and its own runtime library for wasm32.
-On Debian 12:
-    apt-get install clang lld wasi-libc libclang-rt-14-dev-wasm32
-Elsewhere the number, clang's version, may be another one. The environment variable CLANG names another clang, for
-example that of a WASI SDK.";
-
-const OPTIONS: [&str; 10] = [
-    "--target=wasm32-wasi",
-    "-O2",
+const OPTIONS: [&str; 8] = [
     // A library without `main`: the host calls the functions that it wants.
     "-mexec-model=reactor",
     // A guest that exhausts its own stack, which lies in its memory, traps. Otherwise it would overwrite its data.
@@ -51,7 +45,6 @@ const EXPORTS: [&str; 14] = [
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=guest");
-    println!("cargo:rerun-if-env-changed=CLANG");
 
     let out = env::var_os("OUT_DIR").expect("set by cargo");
     let out = Path::new(&out);
@@ -62,23 +55,14 @@ fn main() {
     // Compiles a few bytes first, so that a missing tool is noticed before half a minute has passed.
     let probe = out.join("probe.c");
     fs::write(&probe, "#include <stdlib.h>\nvoid *probe(long n) { return malloc(n); }\n").expect("write to OUT_DIR");
-    clang(["-Wl,--export=probe".as_ref(), probe.as_os_str()], &out.join("probe.wasm"));
+    compile(["-Wl,--export=probe".as_ref(), probe.as_os_str()], &out.join("probe.wasm"));
 
     let mut arguments = EXPORTS.map(|name| format!("-Wl,--export={name}").into()).to_vec();
     arguments.extend(["-I".into(), sources, amalgamation.into(), "guest/vfs.c".into()]);
-    clang(arguments, &out.join("sqlite.wasm"));
+    compile(arguments, &out.join("sqlite.wasm"));
 }
 
-fn clang(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>, output: &Path) {
-    let clang = env::var_os("CLANG").unwrap_or_else(|| "clang".into());
-    match Command::new(&clang).args(OPTIONS).args(arguments).arg("-o").arg(output).output() {
-        Ok(ended) if ended.status.success() => {}
-        Ok(ended) => give_up(&String::from_utf8_lossy(&ended.stderr)),
-        Err(error) => give_up(&format!("cannot run `{}`: {error}", clang.display())),
-    }
-}
-
-fn give_up(reason: &str) -> ! {
-    eprintln!("{reason}\n\n{INSTALL}");
-    exit(1);
+fn compile(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>, output: &Path) {
+    let arguments: Vec<_> = arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
+    clang(OPTIONS.into_iter().map(OsString::from).chain(arguments), output);
 }
