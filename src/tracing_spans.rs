@@ -19,6 +19,12 @@ use tracing::{Dispatch, Id, Span};
 /// `tracing::Instrument` leaves its span by itself whenever it is pending, and does not need this on a stack that runs
 /// on the poller's thread.
 ///
+/// Two things are not seen:
+///
+/// - A span that code of a call enters although the poller is in it already. It is left when the call's code leaves it.
+/// - That a call was forgotten while it was suspended. Set the hook again before the stack's next call, which would enter
+///   the spans of the forgotten one.
+///
 /// # Examples
 ///
 /// ```

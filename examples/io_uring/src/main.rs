@@ -84,7 +84,7 @@ fn main() -> Result<ExitCode> {
     let runtime = Runtime::new()?;
     let driver = match runtime.driver_type() {
         DriverType::IoUring => "io_uring",
-        _ => "polling (io_uring is not to be had here)",
+        _ => "polling (io_uring is not available here)",
     };
     let (wrong, bytes) = runtime.block_on(echo(connections))?;
     let expected = connections * MESSAGES * client::MESSAGE;

@@ -13,7 +13,7 @@ Options:
     --stack fiber|send|thread  the kind of stack (fiber); with `none`, copies run one after the other, without stacks, by
                                wasmtime-wasi's own synchronous functions, to compare with
     --dir HOST::GUEST          lets the program see the directory HOST, under the name GUEST
-    --env NAME=VALUE           sets a variable of the program's environment, which is empty else
+    --env NAME=VALUE           sets a variable in the program's environment, which is empty by default
     --copies N                 runs N copies, and says at the end how long they took together
     --timeout MS               stops what has not ended after so many milliseconds
     --trap-unknown-imports     lets a module import functions that are not there, which trap if they are called

@@ -100,7 +100,9 @@ fn component(engine: &Engine, bytes: &[u8], stack: StackKind) -> Result<Code> {
         StackKind::Send => p2::add_to_linker_send(&mut linker)?,
         StackKind::Without => wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?,
     }
-    linker.instantiate_pre(&component).context("it imports what is not there, or is for another version of WASI")?;
+    linker
+        .instantiate_pre(&component)
+        .context("it imports something that is not defined here, or is for another version of WASI")?;
     Ok(Code::Component(component, linker))
 }
 
