@@ -1,42 +1,44 @@
-//! Moves a value into memory with one store.
+//! Moves a value into memory so that the processor can forward it to any load.
 
-/// Moves a value of at least 16 bytes, and writes its first 16 bytes with one store.
+/// Moves a `Caller`, and writes it with one store of 16 bytes and one of 8.
 ///
-/// The compiler stores the fields of a struct one by one, but moves the struct in units of 16 bytes. After a processor
-/// has stored two halves, it can forward them to a load of each half, but not to one load of both. That load waits
-/// until all earlier stores have reached the cache. For a `Caller` that moves into an async closure, this takes five to
-/// seven nanoseconds, as much as everything else in a host function that is ready at once.
+/// The compiler stores the fields of a struct one by one, but moves the struct in units of up to 16 bytes. A processor can
+/// forward what it has just stored to a load of the same bytes or of a part of them. A load of more waits until all
+/// earlier stores have reached the cache. For a `Caller` that moves into an async closure, this takes five to seven
+/// nanoseconds, as much as everything else in a host function that is ready at once.
+///
+/// A value of another size than that of wasmtime's `Caller`, two words and a half, is only moved.
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "moves a value by hand")]
 #[inline(always)]
 pub(crate) fn in_one_piece<T>(value: T) -> T {
     use std::arch::asm;
-    use std::mem::{ManuallyDrop, MaybeUninit};
-    use std::ptr;
+    use std::mem::{ManuallyDrop, MaybeUninit, transmute_copy};
 
-    const { assert!(size_of::<T>() >= 16) };
+    if size_of::<T>() != 24 {
+        return value;
+    }
     let value = ManuallyDrop::new(value);
-    let from = ptr::from_ref(&value).cast::<u8>();
+    // SAFETY: both have 24 bytes, and these types accept any bytes, initialised or not.
+    let [first, second, third]: [MaybeUninit<u64>; 3] = unsafe { transmute_copy(&value) };
     let mut moved = MaybeUninit::<T>::uninit();
-    let to = moved.as_mut_ptr().cast::<u8>();
-    // SAFETY: source and destination have at least 16 bytes, which are copied unchanged.
+    // SAFETY: the destination has 24 bytes.
     unsafe {
         asm!(
-            "movq {both}, qword ptr [{from}]",
-            "movhps {both}, qword ptr [{from} + 8]",
+            "movq {both}, {first}",
+            "movq {upper}, {second}",
+            "punpcklqdq {both}, {upper}",
             "movups xmmword ptr [{to}], {both}",
-            from = in(reg) from,
-            to = in(reg) to,
+            "mov qword ptr [{to} + 16], {third}",
+            first = in(reg) first,
+            second = in(reg) second,
+            third = in(reg) third,
+            to = in(reg) moved.as_mut_ptr(),
             both = out(xmm_reg) _,
+            upper = out(xmm_reg) _,
             options(nostack, preserves_flags),
         );
     }
-    // SAFETY: the value has at least 16 bytes, so this stays within it.
-    let from = unsafe { from.add(16) };
-    // SAFETY: the destination has the same size as the value.
-    let to = unsafe { to.add(16) };
-    // SAFETY: both pointers are valid for the rest of the value.
-    unsafe { ptr::copy_nonoverlapping(from, to, size_of::<T>() - 16) };
     // SAFETY: all bytes of the value were copied, and the original is not used or dropped any more.
     unsafe { moved.assume_init() }
 }

@@ -1,6 +1,6 @@
 //! Host code of all kinds that waits, or that calls the guest again, which waits. Waiting would suspend that code.
 
-use crate::{Checked, Ways, assert_usable, checked, finish, pending, poll_once, refused, run, stack};
+use crate::{Around, Checked, Ways, assert_usable, checked, finish, pending, poll_once, refused, run, stack};
 use std::task::Poll;
 use wasmtime::{Caller, Engine, Func, ResourceLimiter, Result, Val};
 use wasmtime_async::{Between, Carries, Error, FuncExt, Store, suspend_until};
@@ -17,7 +17,8 @@ checked!(
 fn by_a_synchronous_host_function<S: Checked>() -> Result<()> {
     let mut store = Store::new(&Engine::default(), ());
     let ways = Ways::new(&mut store)?;
-    let host = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| ways.try_all(&mut caller, false));
+    let host =
+        Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| ways.try_all(&mut caller, Around::HostFunction));
     let mut stack = stack::<S>();
     run(&mut stack, &mut store, host)?;
     let run = crate::calls_twice(&mut store, host)?;
@@ -30,7 +31,7 @@ fn by_a_closure<S: Checked>() -> Result<()> {
     let ways = Ways::new(&mut store)?;
     let mut stack = stack::<S>();
     let mut call = stack.run_send(&mut store, move |mut store| {
-        ways.try_all(&mut store, true);
+        ways.try_all(&mut store, Around::Closure);
         Ok(5)
     });
     assert!(matches!(poll_once(&mut call), Poll::Ready(Ok(5))));
@@ -68,7 +69,7 @@ fn by_an_async_host_function_before_its_future<S: Checked>() -> Result<()> {
     struct AtTheEnd<'a>(Caller<'a, ()>, Ways);
     impl Drop for AtTheEnd<'_> {
         fn drop(&mut self) {
-            self.1.try_all(&mut self.0, false);
+            self.1.try_all(&mut self.0, Around::Poll);
         }
     }
 
@@ -76,7 +77,7 @@ fn by_an_async_host_function_before_its_future<S: Checked>() -> Result<()> {
     let ways = Ways::new(&mut store)?;
     let before = ways.clone();
     let host = Func::wrap_suspending_send(&mut store, move |mut caller: Caller<'_, ()>| {
-        before.try_all(&mut caller, false);
+        before.try_all(&mut caller, Around::HostFunction);
         pending(0)
     });
     let mut stack = stack::<S>();
@@ -85,7 +86,7 @@ fn by_an_async_host_function_before_its_future<S: Checked>() -> Result<()> {
     let host = Func::wrap_suspending_boxed(&mut store, move |caller: Caller<'_, ()>, (): ()| {
         let at_the_end = AtTheEnd(caller, ways.clone());
         let mut polled = false;
-        // This future is dropped together with what it holds, long after it was ready.
+        // This future is dropped, together with what it holds, in the poll in which it is ready.
         Box::new(std::future::poll_fn(move |cx| {
             let _held = &at_the_end;
             cx.waker().wake_by_ref();
@@ -104,7 +105,8 @@ fn by_an_async_host_function_before_its_future<S: Checked>() -> Result<()> {
 fn by_two_host_functions_within_each_other<S: Checked>() -> Result<()> {
     let mut store = Store::new(&Engine::default(), ());
     let ways = Ways::new(&mut store)?;
-    let inner = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| ways.try_all(&mut caller, false));
+    let inner =
+        Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| ways.try_all(&mut caller, Around::HostFunction));
     let guest = r#"(module (import "" "" (func $inner)) (func (export "outer") (call $inner)))"#;
     let outer = crate::instance(&mut store, guest, &[inner])?.get_typed_func::<(), ()>(&mut store, "outer")?;
     let host = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| outer.call(&mut caller, ()));

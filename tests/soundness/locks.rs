@@ -1,7 +1,7 @@
 //! Locks that are held, and cells that are being initialised. Other code on the thread, and other threads, may want
 //! them.
 
-use crate::{Checked, Ways, assert_usable, checked, pending, refused, run, stack};
+use crate::{Around, Checked, Ways, assert_usable, checked, pending, refused, run, stack};
 use std::cell::RefCell;
 use std::sync::{Arc, LazyLock, Mutex, Once, OnceLock, PoisonError, RwLock};
 use wasmtime::{Caller, Config, Engine, Extern, Func, Result};
@@ -21,9 +21,9 @@ fn cells_that_are_being_initialised<S: Checked>() -> Result<()> {
     let (once, cell) = (Arc::new(Once::new()), Arc::new(OnceLock::new()));
     let (inner_once, inner_cell) = (Arc::clone(&once), Arc::clone(&cell));
     let host = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| {
-        inner_once.call_once(|| ways.try_all(&mut caller, false));
+        inner_once.call_once(|| ways.try_all(&mut caller, Around::HostFunction));
         inner_cell.get_or_init(|| {
-            ways.try_all(&mut caller, false);
+            ways.try_all(&mut caller, Around::HostFunction);
             7
         });
     });
@@ -76,7 +76,7 @@ fn locks_that_are_held<S: Checked>() -> Result<()> {
         let reading = inner_lock.read().expect("nothing panics");
         let cell = RefCell::new(0);
         let borrowed = cell.borrow_mut();
-        ways.try_all(&mut caller, false);
+        ways.try_all(&mut caller, Around::HostFunction);
         *count += 1 + *reading + *borrowed;
     });
     let run = crate::calls(&mut store, host)?;

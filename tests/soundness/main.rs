@@ -152,6 +152,16 @@ fn refused<E: Into<wasmtime::Error>>(outcome: Result<(), E>) -> Between {
     }
 }
 
+/// What code in the middle of something is part of.
+#[derive(Clone, Copy)]
+enum Around {
+    HostFunction,
+    /// The closure of `Stack::run`.
+    Closure,
+    /// The poll of a host function's future.
+    Poll,
+}
+
 /// All ways to wait that code in the middle of something has.
 #[derive(Clone)]
 struct Ways {
@@ -173,9 +183,15 @@ impl Ways {
     }
 
     /// Tries all ways in synchronous code of a call, and checks that each is refused for the right reason.
-    fn try_all(&self, store: &mut impl AsContextMut<Data: 'static>, in_closure: bool) {
+    fn try_all(&self, store: &mut impl AsContextMut<Data: 'static>, around: Around) {
         let expect = |outcome: Result<()>, between| {
-            assert_eq!(refused(outcome), if in_closure { Between::Closure } else { between });
+            let first = match around {
+                Around::HostFunction => between,
+                Around::Closure => Between::Closure,
+                Around::Poll if between == Between::HostCode => between,
+                Around::Poll => Between::Poll,
+            };
+            assert_eq!(refused(outcome), first);
         };
         expect(suspend_until(pending(1)).map_err(Into::into), Between::HostCode);
         expect(yield_now().map_err(Into::into), Between::HostCode);

@@ -1,6 +1,6 @@
 //! Calls within calls, on stacks of their own. These are suspended, whatever their poller is doing.
 
-use crate::{Checked, Ways, assert_usable, calls, calls_twice, checked, finish, poll_once, run, stack};
+use crate::{Around, Checked, Ways, assert_usable, calls, calls_twice, checked, finish, poll_once, run, stack};
 use futures::executor::block_on;
 use std::cell::RefCell;
 use std::future::Future;
@@ -21,7 +21,8 @@ checked!(
 async fn whole_call<S: Checked>() -> Result<i32> {
     let mut store = Store::new(&Engine::default(), ());
     let ways = Ways::new(&mut store)?;
-    let host = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| ways.try_all(&mut caller, false));
+    let host =
+        Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| ways.try_all(&mut caller, Around::HostFunction));
     let run = calls_twice(&mut store, host)?;
     run.call(&mut stack::<S>(), &mut store, ()).await
 }
@@ -37,7 +38,7 @@ fn polled_to_its_end_in_a_host_function<S: Checked>() -> Result<()> {
         let _locked = lock.lock().expect("nothing panics");
         assert_eq!(block_on(whole_call::<S>())?, 42);
         // This stack must still not be suspended here.
-        ways.try_all(&mut caller, false);
+        ways.try_all(&mut caller, Around::HostFunction);
         assert_eq!(block_on(whole_call::<S>())?, 42);
         Ok(())
     });

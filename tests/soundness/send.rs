@@ -1,6 +1,6 @@
 //! What `SendFiberStack` adds: it suspends nothing that is not `Send`, and what it suspends can continue on any thread.
 
-use crate::{Ways, assert_usable, calls_twice, pending, poll_once, refused, run, stack};
+use crate::{Around, Ways, assert_usable, calls_twice, pending, poll_once, refused, run, stack};
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
@@ -56,14 +56,14 @@ fn what_is_not_send_is_not_left_below_a_guest_that_waits() -> Result<()> {
     let in_closure = ways.clone();
     let holds = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| {
         let held = Rc::new(Cell::new(1));
-        ways.try_all(&mut caller, false);
+        ways.try_all(&mut caller, Around::HostFunction);
         held.set(2);
     });
     let mut stack = stack::<SendFiberStack>();
     run(&mut stack, &mut store, holds)?;
     let mut call = stack.run(&mut store, move |mut store| {
         let held = Rc::new(Cell::new(1));
-        in_closure.try_all(&mut store, true);
+        in_closure.try_all(&mut store, Around::Closure);
         held.set(2);
         Ok(held.get())
     });
@@ -96,7 +96,8 @@ fn whole_call() -> Task {
     Box::pin(async {
         let mut store = Store::new(&Engine::default(), ());
         let ways = Ways::new(&mut store)?;
-        let host = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| ways.try_all(&mut caller, false));
+        let host =
+            Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| ways.try_all(&mut caller, Around::HostFunction));
         let run = calls_twice(&mut store, host)?;
         run.call(&mut stack::<SendFiberStack>(), &mut store, ()).await
     })
@@ -138,7 +139,7 @@ fn a_call_goes_on_within_others() -> Result<()> {
         let ways = Ways::new(&mut store)?;
         let host = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| {
             poll_task();
-            ways.try_all(&mut caller, false);
+            ways.try_all(&mut caller, Around::HostFunction);
         });
         run(&mut stack::<SendFiberStack>(), &mut store, host)
     }

@@ -1,6 +1,6 @@
 //! Thread-local variables that are being initialised, are lent, or are set for the time of a poll.
 
-use crate::{Checked, Ways, assert_usable, checked, pending, poll_once, refused, run, stack};
+use crate::{Around, Checked, Ways, assert_usable, checked, pending, poll_once, refused, run, stack};
 use std::cell::{Cell, RefCell};
 use std::mem;
 use std::sync::Arc;
@@ -88,7 +88,7 @@ fn a_variable_set_around_each_poll<S: Checked>() -> Result<()> {
     let host = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| {
         Scoped::with(|request| {
             assert_eq!(request, "first");
-            ways.try_all(&mut caller, false);
+            ways.try_all(&mut caller, Around::HostFunction);
         });
     });
     let run = crate::calls(&mut store, host)?;
@@ -126,7 +126,7 @@ fn a_vector_lent_in_the_middle_of_a_sort<S: Checked>() -> Result<()> {
     let ways = Ways::new(&mut store)?;
     let mut stack = stack::<S>();
     let mut call = stack.run_send(&mut store, move |mut store| {
-        sort(|| ways.try_all(&mut store, true));
+        sort(|| ways.try_all(&mut store, Around::Closure));
         Ok(())
     });
     assert!(matches!(poll_once(&mut call), Poll::Ready(Ok(()))));
@@ -139,7 +139,7 @@ fn a_vector_lent_while_the_guest_is_called_again<S: Checked>() -> Result<()> {
     let mut store = Store::new(&Engine::default(), ());
     let ways = Ways::new(&mut store)?;
     let host = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| {
-        sort(|| ways.try_all(&mut caller, false));
+        sort(|| ways.try_all(&mut caller, Around::HostFunction));
     });
     let mut stack = stack::<S>();
     run(&mut stack, &mut store, host)?;

@@ -1,6 +1,6 @@
 //! Host code that uses threads.
 
-use crate::{Checked, Ways, assert_usable, checked, pending, poll_once, refused, run, stack};
+use crate::{Around, Checked, Ways, assert_usable, checked, pending, poll_once, refused, run, stack};
 use std::sync::mpsc::channel;
 use std::thread;
 use wasmtime::{Caller, Engine, Func, Result, Trap};
@@ -39,7 +39,7 @@ fn a_caller_lent_to_another_thread<S: Checked>() -> Result<()> {
     let host = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| {
         call_elsewhere(&mut caller, &ways);
         // Back on the first thread.
-        ways.try_all(&mut caller, false);
+        ways.try_all(&mut caller, Around::HostFunction);
     });
     let mut stack = stack::<S>();
     run(&mut stack, &mut store, host)?;
