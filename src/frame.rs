@@ -33,6 +33,8 @@ use crate::sync::cell::{Cell, UnsafeCell};
 use crate::sync::thread_cell;
 #[cfg(fiber_stack)]
 use std::cell::RefCell;
+#[cfg(fiber_stack)]
+use std::mem::ManuallyDrop;
 use std::ptr;
 use std::task::Waker;
 #[cfg(feature = "thread-backend")]
@@ -109,15 +111,28 @@ pub struct Frame {
 /// Makes a frame the current one of this thread, until it is dropped.
 pub(crate) struct Entered {
     outer: *const Frame,
-    /// Entered before the frame becomes current, and left afterwards.
+    /// Entered before the frame becomes current, and left afterwards. (`ManuallyDrop` keeps the destructor small enough
+    /// to be inlined.)
     #[cfg(fiber_stack)]
-    _surroundings: Option<Surroundings>,
+    surroundings: ManuallyDrop<Option<Surroundings>>,
 }
 
 impl Drop for Entered {
     #[inline]
     fn drop(&mut self) {
         CURRENT.with(|current| current.set(self.outer));
+        #[cfg(fiber_stack)]
+        if self.surroundings.is_some() {
+            self.leave_surroundings();
+        }
+    }
+}
+
+#[cfg(fiber_stack)]
+impl Entered {
+    #[cold]
+    fn leave_surroundings(&mut self) {
+        drop(self.surroundings.take());
     }
 }
 
@@ -186,22 +201,24 @@ impl Frame {
     }
 
     /// The current frame of this thread, or null.
+    #[inline]
     pub(crate) fn current() -> *const Self {
         current()
     }
 
     /// Whether this is the current frame of this thread.
+    #[inline]
     pub(crate) fn is_current(this: *const Self) -> bool {
         ptr::eq(current(), this)
     }
 
     /// Makes this frame the current one of this thread. Its stack is about to run.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn make_current(&self) -> Entered {
         self.limits.enter();
         Entered {
             #[cfg(fiber_stack)]
-            _surroundings: self.surroundings(),
+            surroundings: ManuallyDrop::new(self.surroundings()),
             outer: CURRENT.with(|current| current.replace(self)),
         }
     }
@@ -210,7 +227,7 @@ impl Frame {
     pub(crate) fn hide_current() -> Entered {
         Entered {
             #[cfg(fiber_stack)]
-            _surroundings: None,
+            surroundings: ManuallyDrop::new(None),
             outer: CURRENT.with(|current| current.replace(ptr::null())),
         }
     }
@@ -275,7 +292,7 @@ impl Frame {
         let left = stack::here().checked_sub(end).filter(|left| *left <= size);
         let left = left.ok_or(Error::ForeignFrames { between: Between::OtherStack })?;
         let guests = if engine.is_pulley() { 0 } else { engine.get_max_wasm_stack() };
-        if !self.limits.is_of(store) && left < stack::least_size(engine) {
+        if !self.limits.is_of(store) && stack::check_room(left, engine).is_err() {
             return Ok(false);
         }
         Ok(left >= size.saturating_sub(guests) / 4)

@@ -30,7 +30,7 @@ use crate::Error;
 use crate::frame::Frame;
 use crate::frame::waiting::Polled;
 use crate::limits::Site;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -54,6 +54,8 @@ pub(crate) struct Nesting {
     nested: Cell<*const Frame>,
     /// Whether that nested call was forgotten. Then this call can never end.
     lost: Cell<bool>,
+    /// The frame of an earlier nested call, for the next one.
+    spare: RefCell<Option<Box<Frame>>>,
 }
 
 impl Default for Nesting {
@@ -65,6 +67,7 @@ impl Default for Nesting {
             back: Cell::new(false),
             nested: Cell::new(ptr::null()),
             lost: Cell::new(false),
+            spare: RefCell::new(None),
         }
     }
 }
@@ -137,6 +140,16 @@ impl Nesting {
         self.nested.set(nested);
     }
 
+    /// Takes the frame of an earlier nested call.
+    pub(crate) fn take_spare(&self) -> Option<Box<Frame>> {
+        self.spare.take()
+    }
+
+    /// Keeps the frame of a nested call that has ended.
+    pub(crate) fn put_spare(&self, frame: Box<Frame>) {
+        self.spare.replace(Some(frame));
+    }
+
     /// Whether a nested call was forgotten, and this call with it.
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.get()
@@ -188,13 +201,6 @@ impl Frame {
         if !self.nesting.is_aside() {
             resume();
         }
-        if self.nesting.is_aside() {
-            self.drive_aside(resume, aside);
-        }
-    }
-
-    #[inline(never)]
-    fn drive_aside(&self, resume: impl Fn(), aside: &impl StepAside) {
         let nesting = &self.nesting;
         while let Some(Aside { guest, step }) = nesting.aside.get() {
             let mut polled = Poll::Pending;

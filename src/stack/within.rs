@@ -15,11 +15,13 @@ unsafe impl Send for Within {}
 
 impl Within {
     /// The call that this code is a host function of, or null.
+    #[inline]
     pub(crate) fn here() -> Self {
         Self(Frame::current())
     }
 
     /// Returns the host function's frame, if this code is part of its call and not of a call within it.
+    #[inline]
     pub(crate) fn host(&self) -> Option<&Frame> {
         if !Frame::is_current(self.0) {
             return None;
@@ -48,6 +50,7 @@ cfg_select! {
         /// The frame of a nested call. It is forgotten if its call is forgotten.
         #[derive(Debug)]
         pub(crate) struct Level {
+            /// A leaked box.
             frame: NonNull<Frame>,
             /// Where the thread's list of activations ended when the call was suspended.
             left: Root,
@@ -64,13 +67,6 @@ cfg_select! {
         // whose calls change threads, everything on the stack is `Send`.
         unsafe impl Send for Level {}
 
-        impl Drop for Level {
-            fn drop(&mut self) {
-                // SAFETY: `Box::leak` in `take` made it. The call has ended, or never began.
-                drop(unsafe { Box::from_raw(self.frame.as_ptr()) });
-            }
-        }
-
         // SAFETY: `enter` runs the frame through `Frame::wait_for_nested` of the host function that waits on the stack,
         // and returns when that leaves the stack. The frame is current in the meantime. It has an address of its own,
         // which it keeps. A level that is forgotten keeps its memory.
@@ -80,12 +76,16 @@ cfg_select! {
 
             fn take(&mut self, _: &Engine) -> Result<Level, Error> {
                 let host = self.host().ok_or(Error::NotWithin)?;
-                let frame = NonNull::from(Box::leak(Box::new(host.nested())));
-                Ok(Level { frame, left: Root::UNSEEN })
+                let frame = host.nesting.take_spare().unwrap_or_else(|| Box::new(host.nested()));
+                Ok(Level { frame: NonNull::from(Box::leak(frame)), left: Root::UNSEEN })
             }
 
-            unsafe fn put_back(&mut self, level: Level) {
-                drop(level);
+            unsafe fn put_back(&mut self, Level { frame, .. }: Level) {
+                // SAFETY: `take` has leaked it. The call has ended, so nothing else refers to it.
+                let frame = unsafe { Box::from_raw(frame.as_ptr()) };
+                if let Some(host) = self.host() {
+                    host.nesting.put_spare(frame);
+                }
             }
 
             fn frame(level: &Level) -> &Frame {
@@ -111,7 +111,9 @@ cfg_select! {
                 };
                 // SAFETY: this code runs aside itself.
                 unsafe { frame.drive(resume, &Here) };
-                level.left = Root::here();
+                if host.nesting.has_nested() {
+                    level.left = Root::here();
+                }
             }
         }
     }

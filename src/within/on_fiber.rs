@@ -11,7 +11,6 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::thread;
 use wasmtime::Trap;
 
 /// How often one poll of the host function's future may poll a nested call that must wait for the other stack.
@@ -27,24 +26,41 @@ impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
             self.put_off(cx, host);
             return Poll::Pending;
         }
-        if let Some(outcome) = self.outcome.take() {
-            return Poll::Ready(outcome.unwrap_or_else(|payload| resume_unwind(payload)));
+        if let Some(outcome) = self.take_outcome() {
+            return Poll::Ready(outcome);
         }
         self.check(host)?;
         if !is_aside {
             self.ask(cx, host)?;
             return Poll::Pending;
         }
-        self.want_no_more();
-        // A panic also waits for the guest's stack.
-        match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *self.running).poll(cx))) {
-            Ok(Poll::Pending) => {}
-            // The call is lost: the guest's stack never becomes free again.
-            Ok(Poll::Ready(outcome)) if host.nesting.has_nested() => return Poll::Ready(outcome),
-            Ok(Poll::Ready(outcome)) => self.end(cx, host, Ok(outcome)),
-            Err(payload) => self.end(cx, host, Err(payload)),
+        self.want_no_more(host);
+        let (running, outcome) = (&mut *self.running, &mut self.outcome);
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            if let Poll::Ready(ended) = Pin::new(running).poll(cx) {
+                *outcome = Some(Ok(ended));
+            }
+        }));
+        if let Err(payload) = polled {
+            self.outcome = Some(Err(payload));
         }
+        if self.outcome.is_none() {
+            return Poll::Pending;
+        }
+        if host.nesting.has_nested() {
+            // The call is lost: the guest's stack never becomes free again.
+            return self.take_outcome().map_or(Poll::Pending, Poll::Ready);
+        }
+        // The host function's future gets the result, or the panic, on the guest's stack, where it can enter the guest
+        // with wasmtime's own functions.
+        host.nesting.go_back();
+        self.put_off(cx, host);
         Poll::Pending
+    }
+
+    /// Takes the result of the nested call, or propagates its panic.
+    fn take_outcome(&mut self) -> Option<Result<J::Output>> {
+        self.outcome.take().map(|outcome| outcome.unwrap_or_else(|payload| resume_unwind(payload)))
     }
 
     /// Checks whether the call may begin or resume, here and now.
@@ -65,10 +81,11 @@ impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
             return Err(Error::Lost.into());
         }
         let Some(store) = self.running.new_store() else { return Err(Error::Ended.into()) };
-        if !Root::here().is_seen() {
+        let allowed = host.limits.allow_nested(Site::host_function(store_id(store), true));
+        if (allowed.is_err() || !cfg!(thread_list)) && !Root::here().is_seen() {
             return Err(Error::NoThreadList.into());
         }
-        host.limits.allow_nested(Site::host_function(store_id(store), true)).map_err(Error::from)?;
+        allowed.map_err(Error::from)?;
         // SAFETY: the host's frame is current.
         if unsafe { has_room(host.nesting.runner()) }? { Ok(()) } else { Err(Trap::StackOverflow.into()) }
     }
@@ -86,10 +103,8 @@ impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
     }
 
     /// Withdraws the request to be polled aside.
-    pub(super) fn want_no_more(&mut self) {
-        if self.put_off > 0
-            && let Some(host) = self.host.host()
-        {
+    pub(super) fn want_no_more(&mut self, host: &Frame) {
+        if self.put_off > 0 {
             host.nesting.want_no_more();
             self.put_off = 0;
         }
@@ -98,14 +113,6 @@ impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
     /// Whether the stack can be entered to unwind the guest, or there is no guest to unwind.
     pub(super) fn can_unwind(&self) -> bool {
         self.running.suspended_on().is_none_or(|level| self.host.host().is_some() && level.is_youngest())
-    }
-
-    /// Notes that the nested call has ended. The host function's future gets the result on the guest's stack, where it
-    /// can enter the guest with wasmtime's own functions.
-    fn end(&mut self, cx: &Context<'_>, host: &Frame, outcome: thread::Result<Result<J::Output>>) {
-        self.outcome = Some(outcome);
-        host.nesting.go_back();
-        self.put_off(cx, host);
     }
 
     /// Makes sure that this is polled together with the host function's future, which happens at once.
