@@ -10,6 +10,8 @@
 mod calls;
 #[cfg(feature = "thread-backend")]
 mod handoff;
+#[cfg(unix)]
+mod host_stacks;
 mod hosts;
 mod report;
 mod requests;
@@ -42,6 +44,11 @@ trait Case {
         false
     }
 
+    /// Whether wasmtime's own async makes a stack each time, so that a pool of the host's stacks makes a difference.
+    fn makes_stacks(&self) -> bool {
+        false
+    }
+
     /// Whether plain synchronous wasmtime can do it.
     fn without_suspending(&self) -> bool {
         false
@@ -62,6 +69,8 @@ struct Runner {
     report: Report,
     on_demand: Engine,
     pooling: Engine,
+    #[cfg(unix)]
+    host_stacks: Engine,
 }
 
 impl Runner {
@@ -81,6 +90,10 @@ impl Runner {
                 group.bench_function(id("native"), |b| case.bench::<sides::Native>(engine, b));
                 if !case.pools() {
                     group.bench_function(id("pooled"), |b| case.bench::<sides::Native>(&self.pooling, b));
+                }
+                #[cfg(unix)]
+                if case.makes_stacks() {
+                    group.bench_function(id("host_stacks"), |b| case.bench::<sides::Native>(&self.host_stacks, b));
                 }
             }
             group.bench_function(id(sides::fiber_name()), |b| case.bench::<sides::Fiber>(engine, b));
@@ -108,6 +121,8 @@ fn main() {
         report: Report::new(results),
         on_demand: on_demand(),
         pooling: pooling(),
+        #[cfg(unix)]
+        host_stacks: host_stacks::engine(),
     };
     #[cfg(feature = "thread-backend")]
     if sides::process::job().is_some() {

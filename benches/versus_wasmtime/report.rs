@@ -1,13 +1,15 @@
 //! The lines at the end of a run:
 //!
-//! `case=<name> backend=<fiber|fiber-direct|send|thread> ours_ns=<x> native_ns=<y> pooled_ns=<z> sync_ns=<w> ratio=<ours/native>`
+//! `case=<name> backend=<fiber|fiber-direct|send|thread> ours_ns=<x> native_ns=<y> pooled_ns=<z> host_stacks_ns=<v>
+//! sync_ns=<w> ratio=<ours/native>` (in one line)
 //!
-//! `native` is wasmtime's own async with on-demand allocation, `pooled` is the same with the pooling allocator, and
-//! `sync` is plain synchronous wasmtime without async. Times are per call, host call, suspension or request, as the
-//! name says. They are the first decile of criterion's samples. On an idle machine it differs little from the median,
-//! and on a busy one it still means something. `-` stands for what does not exist. In the cases `…_pooled`, all sides
-//! use the pooling allocator, including `native`. The backend is `fiber-direct` if the feature `direct-parking` is on
-//! and works. `send` is a `SendFiberStack`, which parks in the same way.
+//! `native` is wasmtime's own async with on-demand allocation, `pooled` is the same with the pooling allocator,
+//! `host_stacks` is `native` with a pool of the host's stacks, where that makes a difference, and `sync` is plain
+//! synchronous wasmtime without async. Times are per call, host call, suspension or request, as the name says. They are
+//! the first decile of criterion's samples. On an idle machine it differs little from the median, and on a busy one it
+//! still means something. `-` stands for what does not exist. In the cases `…_pooled`, all sides use the pooling
+//! allocator, including `native`. The backend is `fiber-direct` if the feature `direct-parking` is on and works. `send`
+//! is a `SendFiberStack`, which parks in the same way.
 //!
 //! For the handoff of the thread backend, there and back, compared with two bounded channels and with a mutex and a
 //! condition variable (medians, because the system's scheduler decides whether a wait is short or long):
@@ -45,14 +47,15 @@ impl Report {
     pub(crate) fn print(&self) {
         for (case, per_iteration) in &self.cases {
             let time = |side: &str| Some(self.time(case, side, 1)? / f64::from(*per_iteration));
-            let [native, pooled, sync] = ["native", "pooled", "sync"].map(time);
+            let [native, pooled, host_stacks, sync] = ["native", "pooled", "host_stacks", "sync"].map(time);
             for backend in [fiber_name(), "send", "thread"] {
                 if let Some(ours) = time(backend) {
                     println!(
-                        "case={case} backend={backend} ours_ns={} native_ns={} pooled_ns={} sync_ns={} ratio={}",
+                        "case={case} backend={backend} ours_ns={} native_ns={} pooled_ns={} host_stacks_ns={} sync_ns={} ratio={}",
                         show(Some(ours)),
                         show(native),
                         show(pooled),
+                        show(host_stacks),
                         show(sync),
                         native.map_or("-".into(), |native| format!("{:.3}", ours / native)),
                     );

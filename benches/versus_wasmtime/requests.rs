@@ -53,6 +53,10 @@ impl Case for Request {
         self.pools
     }
 
+    fn makes_stacks(&self) -> bool {
+        !self.pools
+    }
+
     fn without_suspending(&self) -> bool {
         true
     }
