@@ -46,23 +46,30 @@ fn program(name: &str, text: &str) -> String {
 }
 
 fn run(arguments: &[&str]) -> Output {
+    runner().args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn runner() -> Command {
     // Tests lie in `deps`, beside `examples`.
     let mut runner: PathBuf = env::current_exe().unwrap();
     runner.pop();
     runner.set_file_name("examples");
     runner.push(format!("run{}", env::consts::EXE_SUFFIX));
     assert!(runner.exists(), "build the runner: cargo build -p wasmtime-async-wasi --example run");
-    Command::new(runner).args(arguments).stdin(Stdio::null()).output().unwrap()
+    Command::new(runner)
 }
 
 /// One line on standard error, which says this, and this exit code.
 fn assert_refused(arguments: &[&str], code: i32, says: &str) {
-    let output = run(arguments);
+    assert_complaint(&format!("{arguments:?}"), run(arguments), code, says);
+}
+
+fn assert_complaint(what: &str, output: Output, code: i32, says: &str) {
     let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
-    assert_eq!(error.lines().count(), 1, "{arguments:?}: {error}");
-    assert!(error.contains(says), "{arguments:?}: {error}");
-    assert!(output.stdout.is_empty(), "{arguments:?}");
+    assert_eq!(output.status.code(), Some(code), "{what}: {error}");
+    assert_eq!(error.lines().count(), 1, "{what}: {error}");
+    assert!(error.contains(says), "{what}: {error}");
+    assert!(output.stdout.is_empty(), "{what}");
 }
 
 #[test]
@@ -123,6 +130,7 @@ fn what_is_no_program() {
     fs::write(&broken, b"\0asm\x0d\0\x01\0\xff").unwrap();
     assert_refused(&[broken.to_str().unwrap()], 1, "cannot be compiled");
     assert_refused(&["/no/such/program.wasm"], 1, "cannot read /no/such/program.wasm");
+    assert_refused(&[DIR.path().to_str().unwrap()], 1, "cannot read");
     assert_refused(&[&program("library.wasm", "(module)")], 1, "exports no function `_start`");
     assert_refused(&[&program("library-component.wasm", "(component)")], 1, "`wasi:cli/run`");
 }
@@ -142,6 +150,19 @@ fn imports_that_are_not_there() {
 }
 
 #[test]
+fn components_for_wasi_0_3() {
+    let by_name = program(
+        "newer-by-name.wasm",
+        r#"(component (import "wasi:cli/stdin@0.3.0" (instance (export "f" (func async)))))"#,
+    );
+    let by_intrinsic = program("newer-by-intrinsic.wasm", "(component (core func (canon task.return (result u32))))");
+    for stack in STACKS.iter().chain(&["none"]) {
+        assert_refused(&["--stack", stack, &by_name], 1, "WASI 0.3");
+        assert_refused(&["--stack", stack, &by_intrinsic], 1, "WASI 0.3");
+    }
+}
+
+#[test]
 fn command_lines() {
     let module = program("hello-too.wasm", HELLO);
     assert_refused(&[], 2, "no program was named");
@@ -151,16 +172,85 @@ fn command_lines() {
     assert_refused(&["--dir", "here", &module], 2, "HOST::GUEST");
     assert_refused(&["--env", "name", &module], 2, "NAME=VALUE");
     assert_refused(&["--nonsense", &module], 2, "nonsense");
-    assert_refused(&["--dir", "/no/such/directory::/", &module], 1, "/no/such/directory");
+    assert_refused(&["--stack", "none", "--timeout", "50", &module], 2, "without a stack");
+    assert_refused(&["--env"], 2, "missing argument");
+    for copies in ["1", "3"] {
+        assert_refused(&["--copies", copies, "--dir", "/no/such/directory::/", &module], 1, "/no/such/directory");
+        let file = format!("{module}::/");
+        assert_refused(&["--copies", copies, "--dir", &file, &module], 1, "cannot open the directory");
+    }
+}
+
+/// A module's text, and that of a component that does the same.
+fn both(body: &str) -> [String; 2] {
+    let code = format!(
+        r#"(func $f (export "_start") {body})
+        (func (export "run") (result i32) (call $f) (i32.const 0))"#
+    );
+    let component = format!(
+        r#"(component
+            (core module $program {code})
+            (core instance $program (instantiate $program))
+            (func $run (result (result)) (canon lift (core func $program "run")))
+            (instance $exports (export "run" (func $run)))
+            (export "wasi:cli/run@0.2.0" (instance $exports)))"#
+    );
+    [format!("(module {code})"), component]
 }
 
 #[test]
 fn programs_that_fail() {
-    let trap = program("trap.wasm", r#"(module (memory (export "memory") 1) (func (export "_start") unreachable))"#);
-    let endless =
-        program("endless.wasm", r#"(module (memory (export "memory") 1) (func (export "_start") (loop (br 0))))"#);
+    for kind in [0, 1] {
+        let file = |name: &str, body: &str| program(&format!("{name}-{kind}.wasm"), &both(body)[kind]);
+        let (trap, endless, deep) =
+            (file("trap", "unreachable"), file("endless", "(loop (br 0))"), file("deep", "(call $f)"));
+        for stack in STACKS {
+            assert_refused(&["--stack", stack, &trap], 134, "trapped: wasm `unreachable`");
+            assert_refused(&["--stack", stack, &deep], 134, "trapped: call stack exhausted");
+            assert_refused(&["--stack", stack, "--timeout", "50", &endless], 124, "after 50 ms");
+        }
+    }
+}
+
+/// The copies that fail are named, each in a line.
+#[test]
+fn copies_that_fail() {
+    let trap = program("traps.wasm", &both("unreachable")[0]);
+    let output = run(&["--copies", "3", &trap]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(134), "{error}");
+    assert_eq!(error.lines().count(), 3, "{error}");
+    assert!((0..3).all(|copy| error.contains(&format!("copy {copy}: trapped"))), "{error}");
+}
+
+/// Ends at the timeout, although nothing comes and the pipe stays open.
+#[test]
+fn programs_that_wait_for_input() {
+    let reader = program(
+        "reader.wasm",
+        r#"(module
+            (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 0) "\10\00\00\00\08\00\00\00")
+            (func (export "_start") (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 48)))))"#,
+    );
     for stack in STACKS {
-        assert_refused(&["--stack", stack, &trap], 134, "trapped");
-        assert_refused(&["--stack", stack, "--timeout", "50", &endless], 124, "after 50 ms");
+        let mut runner = runner();
+        runner.args(["--stack", stack, "--timeout", "50", &reader]).stdin(Stdio::piped());
+        let mut running = runner.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let _open = running.stdin.take();
+        assert_complaint(stack, running.wait_with_output().unwrap(), 124, "after 50 ms");
+    }
+}
+
+/// Nobody reads what the runner itself prints.
+#[test]
+fn closed_output() {
+    let module = program("sleeper-too.wasm", SLEEPER);
+    for arguments in [vec!["--help"], vec!["--copies", "2", &module]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = runner().args(&arguments).stdin(Stdio::null()).stdout(writer).output().unwrap();
+        assert_complaint(&format!("{arguments:?}"), output, 1, "cannot write to standard output");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::arguments::{Arguments, StackKind};
 use crate::program::{Program, context};
-use crate::{NOT_RUN, TIMED_OUT, TRAPPED, complain};
+use crate::{NOT_RUN, TIMED_OUT, TRAPPED, complain, print};
 use futures::future::join_all;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -47,7 +47,7 @@ fn run_without(program: &Program, arguments: &Arguments) -> Result<i32> {
     let begun = Instant::now();
     let run = |_| Ok(Some(program.run_without(&mut store(program, arguments)?)));
     let ended = (0..arguments.copies.unwrap_or(1)).map(run).collect::<Result<_>>()?;
-    Ok(report(arguments, ended, begun.elapsed(), &counts))
+    report(arguments, ended, begun.elapsed(), &counts)
 }
 
 fn run_on<S: Stack + Carries<WasiP1Ctx>>(
@@ -77,11 +77,11 @@ fn run_on<S: Stack + Carries<WasiP1Ctx>>(
     let took = begun.elapsed();
     // A thread may still be working on a file for a program that is gone. Do not wait for it.
     runtime.shutdown_background();
-    Ok(report(arguments, ended, took, &counts))
+    report(arguments, ended, took, &counts)
 }
 
 /// Reports how each copy ended (`None` if it was stopped), and returns the exit code.
-fn report(arguments: &Arguments, ended: Vec<Option<Result<i32>>>, took: Duration, counts: &Counts) -> i32 {
+fn report(arguments: &Arguments, ended: Vec<Option<Result<i32>>>, took: Duration, counts: &Counts) -> Result<i32> {
     let number = ended.len();
     let mut codes = Vec::new();
     for (copy, result) in ended.into_iter().enumerate() {
@@ -102,9 +102,10 @@ fn report(arguments: &Arguments, ended: Vec<Option<Result<i32>>>, took: Duration
     }
     if arguments.copies.is_some() {
         let (threads, suspensions) = (counts.threads.borrow().len(), counts.suspensions.get());
-        println!("copies={number} threads={threads} ms={} suspensions={suspensions}", took.as_millis());
+        let ms = took.as_millis();
+        print(&format!("copies={number} threads={threads} ms={ms} suspensions={suspensions}\n"))?;
     }
-    codes.into_iter().find(|code| *code != 0).unwrap_or(0)
+    Ok(codes.into_iter().find(|code| *code != 0).unwrap_or(0))
 }
 
 fn store(program: &Program, arguments: &Arguments) -> Result<Store<WasiP1Ctx>> {

@@ -10,7 +10,9 @@ mod program;
 
 use arguments::{Arguments, Command, HELP};
 use program::Program;
+use std::io::{Write as _, stdout};
 use std::process::exit;
+use wasmtime::error::Context as _;
 
 /// The exit code if the program could not be run.
 const NOT_RUN: i32 = 1;
@@ -22,34 +24,30 @@ const TIMED_OUT: i32 = 124;
 const TRAPPED: i32 = 134;
 
 fn main() {
-    let code = match Arguments::parse() {
-        Ok(Command::Run(arguments)) => run(&arguments),
-        Ok(Command::Help) => {
-            print!("{HELP}");
-            0
-        }
+    let ended = match Arguments::parse() {
+        Ok(Command::Run(arguments)) => Program::load(&arguments).and_then(|program| copies::run(&program, &arguments)),
+        Ok(Command::Help) => print(HELP).map(|()| 0),
         Err(error) => {
             complain(&format!("{error} (--help tells how to use it)"));
-            USAGE
+            Ok(USAGE)
         }
     };
+    let code = ended.unwrap_or_else(|error| {
+        complain(&in_one_line(&error));
+        NOT_RUN
+    });
     // This does not wait for threads that still read standard input or a pipe for a program that is gone.
     exit(code);
-}
-
-fn run(arguments: &Arguments) -> i32 {
-    match Program::load(arguments).and_then(|program| copies::run(&program, arguments)) {
-        Ok(code) => code,
-        Err(error) => {
-            complain(&in_one_line(&error));
-            NOT_RUN
-        }
-    }
 }
 
 /// An error with its causes.
 fn in_one_line(error: &wasmtime::Error) -> String {
     format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn print(text: &str) -> wasmtime::Result<()> {
+    let mut output = stdout().lock();
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).context("cannot write to standard output")
 }
 
 fn complain(message: &str) {

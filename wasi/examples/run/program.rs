@@ -93,7 +93,12 @@ fn module(engine: &Engine, bytes: &[u8], arguments: &Arguments) -> Result<Code> 
 }
 
 fn component(engine: &Engine, bytes: &[u8], stack: StackKind) -> Result<Code> {
-    let component = Component::from_binary(engine, bytes).context("it cannot be compiled")?;
+    let component = Component::from_binary(engine, bytes).map_err(|error| {
+        let is_async = error.root_cause().to_string().contains("component model async");
+        let problem =
+            if is_async { "it is for WASI 0.3, and components get WASI 0.2" } else { "it cannot be compiled" };
+        error.context(problem)
+    })?;
     let mut linker = component::Linker::new(engine);
     match stack {
         StackKind::Fiber | StackKind::Thread => p2::add_to_linker(&mut linker)?,
