@@ -1,10 +1,14 @@
 //! What the tests of modules and of components have in common.
 
+use std::fs;
 use std::future::Future;
+use std::path::Path;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake};
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
 
 /// A test of each of these generic functions for each kind of stack.
 macro_rules! on_each_stack {
@@ -52,4 +56,35 @@ impl Wakes {
 /// Polls a future once, which must be pending, and drops it.
 pub(crate) fn poll_and_drop<F: Future>(future: F) {
     assert!(Arc::new(Wakes::default()).poll(pin!(future)).is_pending(), "this was to wait");
+}
+
+/// Has one thread for blocking work, such as with files.
+pub(crate) fn runtime() -> Runtime {
+    Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap()
+}
+
+/// Keeps the runtime's only thread for blocking work busy, until what is returned is dropped.
+pub(crate) fn keep_busy(runtime: &Runtime) -> mpsc::Sender<()> {
+    let (release, released) = mpsc::channel();
+    runtime.spawn_blocking(move || _ = released.recv());
+    release
+}
+
+/// A directory with a file, a link, and a directory in it.
+pub(crate) fn dir() -> TempDir {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("file"), "what is in the file").unwrap();
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    std::os::unix::fs::symlink("file", dir.path().join("link")).unwrap();
+    dir
+}
+
+/// How many descriptors of this process are of files in there.
+pub(crate) fn open_in(dir: &Path) -> usize {
+    let dir = dir.canonicalize().unwrap();
+    let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+    descriptors
+        .filter_map(|descriptor| fs::read_link(descriptor.ok()?.path()).ok())
+        .filter(|file| file.starts_with(&dir))
+        .count()
 }

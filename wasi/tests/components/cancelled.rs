@@ -1,9 +1,8 @@
 //! A call that is dropped stops its program right where it waits, and what the program has open is closed.
 
-use crate::common::{on_each_stack, poll_and_drop};
+use crate::common::{keep_busy, on_each_stack, open_in, poll_and_drop, runtime};
 use crate::guests::visitor;
 use crate::stacks::{Kind, run};
-use crate::waiting::{keep_busy, runtime};
 use std::fs;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
@@ -44,9 +43,7 @@ fn dropped<S: Kind>(sleep: u64, with_files: bool) -> Option<Vec<u8>> {
     drop(busy);
     // Waits for what was under way.
     drop(runtime);
-    let open = fs::read_dir("/proc/self/fd").unwrap();
-    let open = open.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok()).filter(|file| file.starts_with(dir.path()));
-    assert_eq!(open.count(), 0);
+    assert_eq!(open_in(dir.path()), 0);
     fs::read(dir.path().join("file")).ok()
 }
 

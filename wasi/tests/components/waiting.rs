@@ -1,32 +1,20 @@
 //! A program that waits leaves its thread to others.
 
-use crate::common::{Wakes, on_each_stack};
+use crate::common::{Wakes, keep_busy, on_each_stack, runtime};
 use crate::guests::visitor;
 use crate::stacks::{Kind, run};
 use futures::executor::block_on;
 use futures::future::join_all;
 use std::fs;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::runtime::{Builder, Runtime};
 use wasmtime_wasi::cli::{AsyncStdinStream, AsyncStdoutStream};
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::runtime::with_ambient_tokio_runtime;
 use wasmtime_wasi::{FsPerms, WasiCtx};
 
 on_each_stack! { sleepers input_and_output files }
-
-pub(crate) fn runtime() -> Runtime {
-    Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap()
-}
-
-/// Keeps the runtime's only thread for blocking work busy, until what is returned is dropped.
-pub(crate) fn keep_busy(runtime: &Runtime) -> mpsc::Sender<()> {
-    let (release, released) = mpsc::channel();
-    runtime.spawn_blocking(move || _ = released.recv());
-    release
-}
 
 /// All sleep at once, also where files may block.
 fn sleepers<S: Kind>() {

@@ -1,27 +1,16 @@
 //! A call that is dropped stops its guest right where it waits: the host function does not come back to it, not even with
 //! an errno. What the guest had open is closed with its store.
 
-use crate::common::{on_each_stack, poll_and_drop};
+use crate::common::{dir, keep_busy, on_each_stack, open_in, poll_and_drop, runtime};
 use crate::guest::VERSIONS;
 use crate::same::{clock, stdin};
 use crate::stacks::{Guest, Kind};
 use crate::steps::{Step, call};
-use crate::waiting::{SUBSCRIPTION, dir, file_calls, guest_with_file, keep_busy, runtime};
-use std::path::Path;
+use crate::waiting::{SUBSCRIPTION, file_calls, guest_with_file};
 use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi::cli::{AsyncStdinStream, AsyncStdoutStream};
 
 on_each_stack! { at_files at_pipes_and_clocks }
-
-/// How many descriptors of this process are of files in there.
-fn open_in(dir: &Path) -> usize {
-    let dir = dir.canonicalize().unwrap();
-    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
-    descriptors
-        .filter_map(|descriptor| std::fs::read_link(descriptor.ok()?.path()).ok())
-        .filter(|file| file.starts_with(&dir))
-        .count()
-}
 
 fn at_files<S: Kind>() {
     for version in VERSIONS {

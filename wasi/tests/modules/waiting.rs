@@ -2,17 +2,15 @@
 //!
 //! Files are read and written on tokio's threads for blocking work. Here that is one, kept busy, so that what needs it waits.
 
-use crate::common::{Wakes, on_each_stack};
+use crate::common::{Wakes, dir, keep_busy, on_each_stack, runtime};
 use crate::guest::{VERSIONS, Version};
 use crate::same::{clock, stdin};
 use crate::stacks::{Guest, Kind};
 use crate::steps::{Step, call};
-use std::fs;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::{Arc, mpsc};
-use tempfile::TempDir;
-use tokio::runtime::{Builder, Runtime};
+use std::sync::Arc;
+use tokio::runtime::Runtime;
 use wasmtime_wasi::cli::{AsyncStdinStream, AsyncStdoutStream};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, WasiCtx};
@@ -27,26 +25,6 @@ const EMPTY_DIR: i32 = 130;
 const IOVEC: i32 = 140;
 pub(crate) const SUBSCRIPTION: i32 = 200;
 const RESULT: i32 = 1000;
-
-pub(crate) fn runtime() -> Runtime {
-    Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap()
-}
-
-/// Keeps the runtime's only thread for blocking work busy, until what is returned is dropped.
-pub(crate) fn keep_busy(runtime: &Runtime) -> mpsc::Sender<()> {
-    let (release, released) = mpsc::channel();
-    runtime.spawn_blocking(move || _ = released.recv());
-    release
-}
-
-/// A directory with a file, a link, and a directory in it.
-pub(crate) fn dir() -> TempDir {
-    let dir = TempDir::new().unwrap();
-    fs::write(dir.path().join("file"), "what is in the file").unwrap();
-    fs::create_dir(dir.path().join("empty")).unwrap();
-    std::os::unix::fs::symlink("file", dir.path().join("link")).unwrap();
-    dir
-}
 
 pub(crate) fn wasi(dir: &Path) -> WasiP1Ctx {
     WasiCtx::builder().preopened_dir(dir, "/dir", FsPerms::ReadWrite).unwrap().build_p1()
