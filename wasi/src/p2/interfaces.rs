@@ -150,6 +150,15 @@ macro_rules! for_each_function {
             "wasi:sockets/udp-create-socket@0.2.12" sockets {
                 "" udp_create_socket::Host { waits create_udp_socket(family); }
             }
+            "wasi:sockets/ip-name-lookup@0.2.12" sockets {
+                "" ip_name_lookup::Host { now resolve_addresses(network, name); }
+                "[method]resolve-address-stream." ip_name_lookup::HostResolveAddressStream {
+                    now resolve_next_address(this);
+                    now subscribe(this);
+                }
+                drops "resolve-address-stream":
+                    ip_name_lookup::ResolveAddressStream, now ip_name_lookup::HostResolveAddressStream;
+            }
             "wasi:clocks/monotonic-clock@0.2.12" clocks {
                 "" monotonic_clock::Host {
                     now now();

@@ -17,7 +17,7 @@ use wasmtime_wasi::filesystem::WasiFilesystem;
 use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
 use wasmtime_wasi::p2::bindings::filesystem::types;
 use wasmtime_wasi::p2::bindings::random::random as random_bytes;
-use wasmtime_wasi::p2::bindings::sockets::{tcp, udp, udp_create_socket};
+use wasmtime_wasi::p2::bindings::sockets::{ip_name_lookup, tcp, udp, udp_create_socket};
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::sockets::WasiSockets;
 use wasmtime_wasi_io::bindings::wasi::io::{error, poll, streams};
@@ -74,6 +74,5 @@ fn add_rest<T: View + 'static>(linker: &mut Linker<T>) -> Result<()> {
     programs::terminal_stderr::add_to_linker::<T, WasiCli>(linker, cli)?;
     nets::tcp_create_socket::add_to_linker::<T, WasiSockets>(linker, sockets)?;
     nets::instance_network::add_to_linker::<T, WasiSockets>(linker, sockets)?;
-    nets::network::add_to_linker::<T, WasiSockets>(linker, &nets::network::LinkOptions::default(), sockets)?;
-    nets::ip_name_lookup::add_to_linker::<T, WasiSockets>(linker, sockets)
+    nets::network::add_to_linker::<T, WasiSockets>(linker, &nets::network::LinkOptions::default(), sockets)
 }

@@ -4,8 +4,8 @@
 mod cancelled;
 #[path = "../common/mod.rs"]
 mod common;
+mod functions;
 mod guests;
 mod programs;
-mod sockets;
 mod stacks;
 mod waiting;
