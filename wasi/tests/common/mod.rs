@@ -9,6 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, SendFiberStack, Stack, ThreadStack, tokio_runtime};
 
 /// A test of each of these generic functions for each kind of stack.
 macro_rules! on_each_stack {
@@ -32,6 +33,25 @@ macro_rules! on_each_stack {
     )*};
 }
 pub(crate) use on_each_stack;
+
+/// Makes a stack that knows the tokio runtime of the test.
+pub(crate) trait NewStack: Stack {
+    fn new_stack() -> Self {
+        Self::new(DEFAULT_STACK_SIZE).unwrap()
+    }
+}
+
+impl NewStack for FiberStack {}
+
+impl NewStack for SendFiberStack {}
+
+impl NewStack for ThreadStack {
+    fn new_stack() -> Self {
+        let mut stack = Self::new(DEFAULT_STACK_SIZE).unwrap();
+        stack.set_ambient(tokio_runtime);
+        stack
+    }
+}
 
 /// Polls by hand, and counts wake-ups.
 #[derive(Default)]

@@ -1,19 +1,14 @@
 //! The kinds of stack, which host functions each has, and a program on one.
 
+use crate::common::NewStack;
 use crate::guests::ENGINE;
 use wasmtime::Result;
 use wasmtime::component::{Component, Linker};
-use wasmtime_async::{
-    Carries, DEFAULT_STACK_SIZE, FiberStack, SendFiberStack, Stack, Store, ThreadStack, tokio_runtime,
-};
+use wasmtime_async::{Carries, FiberStack, SendFiberStack, Store, ThreadStack};
 use wasmtime_async_wasi::{command, p2};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
-pub(crate) trait Kind: Stack + Carries<WasiP1Ctx> {
-    fn new_stack() -> Self {
-        Self::new(DEFAULT_STACK_SIZE).unwrap()
-    }
-
+pub(crate) trait Kind: NewStack + Carries<WasiP1Ctx> {
     fn linker() -> Linker<WasiP1Ctx> {
         let mut linker = Linker::new(&ENGINE);
         p2::add_to_linker(&mut linker).unwrap();
@@ -23,13 +18,7 @@ pub(crate) trait Kind: Stack + Carries<WasiP1Ctx> {
 
 impl Kind for FiberStack {}
 
-impl Kind for ThreadStack {
-    fn new_stack() -> Self {
-        let mut stack = Self::new(DEFAULT_STACK_SIZE).unwrap();
-        stack.set_ambient(tokio_runtime);
-        stack
-    }
-}
+impl Kind for ThreadStack {}
 
 impl Kind for SendFiberStack {
     fn linker() -> Linker<WasiP1Ctx> {

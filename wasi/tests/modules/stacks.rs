@@ -1,18 +1,13 @@
 //! The kinds of stack, and which host functions each has.
 
+use crate::common::NewStack;
 use crate::guest::{Version, guest};
 use wasmtime::{Engine, Instance, Linker, Module, Result, Val};
-use wasmtime_async::{
-    Carries, DEFAULT_STACK_SIZE, FiberStack, FuncExt, SendFiberStack, Stack, Store, ThreadStack, tokio_runtime,
-};
+use wasmtime_async::{Carries, FiberStack, FuncExt, SendFiberStack, Store, ThreadStack};
 use wasmtime_async_wasi::{p0, p1};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
-pub(crate) trait Kind: Stack + Carries<WasiP1Ctx> {
-    fn new_stack() -> Self {
-        Self::new(DEFAULT_STACK_SIZE).unwrap()
-    }
-
+pub(crate) trait Kind: NewStack + Carries<WasiP1Ctx> {
     fn add_to_linker(linker: &mut Linker<WasiP1Ctx>, version: Version) -> Result<()>;
 
     fn linker(engine: &Engine, version: Version) -> Linker<WasiP1Ctx> {
@@ -36,12 +31,6 @@ impl Kind for FiberStack {
 }
 
 impl Kind for ThreadStack {
-    fn new_stack() -> Self {
-        let mut stack = Self::new(DEFAULT_STACK_SIZE).unwrap();
-        stack.set_ambient(tokio_runtime);
-        stack
-    }
-
     fn add_to_linker(linker: &mut Linker<WasiP1Ctx>, version: Version) -> Result<()> {
         add(linker, version)
     }
