@@ -20,4 +20,24 @@ pub enum Error {
          `wasi:cli/run` (a component): instantiate a library by `instantiate_on`, and call its functions one by one"
     )]
     NotACommand,
+
+    /// A guest has handled a request without setting a response. (Feature `http`.)
+    #[cfg(feature = "http")]
+    #[error("the guest has not set a response: its `wasi:http/incoming-handler` must call `response-outparam.set`")]
+    NoResponse,
+
+    /// The guest was dropped before its response was complete. (Feature `http`.)
+    #[cfg(feature = "http")]
+    #[error(
+        "the guest was dropped before its response was complete: poll the future of `Responder::handle` to its end, in a task \
+         of its own for instance"
+    )]
+    GuestDropped,
+
+    /// The response was dropped before it was complete, and therefore the guest was cancelled. (Feature `http`.)
+    #[cfg(feature = "http")]
+    #[error(
+        "the guest was cancelled, because its response was dropped before it was complete: the client may have gone"
+    )]
+    ClientGone,
 }

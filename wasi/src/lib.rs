@@ -5,6 +5,8 @@ pub mod command;
 mod error;
 mod functions;
 mod guest;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod p0;
 pub mod p1;
 pub mod p2;

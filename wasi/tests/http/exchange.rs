@@ -1,0 +1,204 @@
+//! The two sides of an exchange: what each gets when the other is gone, and when the guest goes wrong.
+
+use crate::common::on_each_stack;
+use crate::guests::{Data, ENGINE, GUEST};
+use crate::outgoing::listen;
+use crate::stacks::{Kind, RequestBody, handle, on_one_thread, request};
+use bytes::Bytes;
+use futures::channel::mpsc::{UnboundedSender, unbounded};
+use futures::future::{Either, join, select};
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, Empty, StreamBody};
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use wasmtime::{Result, Trap};
+use wasmtime_async::Store;
+use wasmtime_async_wasi::Error;
+use wasmtime_async_wasi::http::{Answer, Body, exchange};
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+
+on_each_stack! {
+    no_response no_response_yet_the_guest_goes_on bad_requests a_trap_in_the_middle_of_a_body
+    the_answer_is_dropped the_body_is_dropped the_guest_is_dropped the_store_outlives_the_guest
+    work_after_the_response
+}
+
+/// Sends the parts of a request's body. The body ends when this is dropped.
+type Sender = UnboundedSender<Result<Frame<Bytes>, Infallible>>;
+
+fn open_request(method: &str, path: &str) -> (Sender, Request<RequestBody>) {
+    let (sender, parts) = unbounded();
+    (sender, request(method, format!("http://host{path}"), StreamBody::new(parts)))
+}
+
+/// Runs a guest until its response is there.
+async fn answered<F: Future<Output = Result<()>>>(mut guest: Pin<&mut F>, answer: Answer) -> Result<Response<Body>> {
+    match select(answer, guest.as_mut()).await {
+        Either::Left((response, _)) => response,
+        Either::Right((ended, _)) => panic!("the guest has ended: {ended:?}"),
+    }
+}
+
+async fn assert_goes_on<F: Future<Output = Result<()>>>(mut guest: Pin<&mut F>) {
+    for _ in 0..100 {
+        let polled = futures::poll!(guest.as_mut());
+        assert!(polled.is_pending(), "the guest has ended: {polled:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
+fn is_client_gone(ended: Result<()>) -> bool {
+    matches!(ended.unwrap_err().downcast_ref(), Some(Error::ClientGone))
+}
+
+fn no_response<S: Kind>() {
+    on_one_thread(async {
+        let fail = async |path| {
+            let (responder, answer) = exchange();
+            let request = request("GET", format!("http://host{path}"), Empty::new());
+            let (ended, answer) = join(handle::<S>(responder, request), answer).await;
+            // The answer has the error.
+            ended.unwrap();
+            answer.unwrap_err()
+        };
+        let error = fail("/trap").await;
+        assert_eq!(error.downcast_ref(), Some(&Trap::UnreachableCodeReached), "{error:?}");
+        let error = fail("/nothing").await;
+        assert!(matches!(error.downcast_ref(), Some(Error::NoResponse)), "{error:?}");
+    });
+}
+
+fn no_response_yet_the_guest_goes_on<S: Kind>() {
+    on_one_thread(async {
+        // It will never set a response, so there is no use in going on.
+        let (_sender, request) = open_request("POST", "/drop");
+        let (responder, answer) = exchange();
+        let (ended, answer) = join(handle::<S>(responder, request), answer).await;
+        let error = answer.unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(Error::NoResponse)), "{error:?}");
+        assert!(is_client_gone(ended));
+
+        // It has said all that it has to say.
+        let (sender, request) = open_request("POST", "/code");
+        let (responder, answer) = exchange();
+        let mut guest = pin!(handle::<S>(responder, request));
+        let error = answered(guest.as_mut(), answer).await.unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(ErrorCode::LoopDetected)), "{error:?}");
+        assert_goes_on(guest.as_mut()).await;
+        drop(sender);
+        guest.await.unwrap();
+    });
+}
+
+fn bad_requests<S: Kind>() {
+    on_one_thread(async {
+        let (responder, answer) = exchange();
+        let (ended, answer) = join(handle::<S>(responder, request("GET", "/echo".into(), Empty::new())), answer).await;
+        ended.unwrap();
+        let error = answer.unwrap_err();
+        assert!(format!("{error:#}").contains("missing authority"), "{error:?}");
+    });
+}
+
+fn a_trap_in_the_middle_of_a_body<S: Kind>() {
+    on_one_thread(async {
+        let (_sender, request) = open_request("POST", "/half");
+        let (responder, answer) = exchange();
+        let (ended, response) = join(handle::<S>(responder, request), answer).await;
+        ended.unwrap();
+        let mut body = response.unwrap().into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert_eq!(error.downcast_ref(), Some(&Trap::UnreachableCodeReached), "{error:?}");
+        assert!(body.frame().await.is_none());
+    });
+}
+
+fn the_answer_is_dropped<S: Kind>() {
+    on_one_thread(async {
+        let (_sender, request) = open_request("POST", "/drop");
+        let (responder, answer) = exchange();
+        let mut guest = pin!(handle::<S>(responder, request));
+        assert!(futures::poll!(guest.as_mut()).is_pending());
+        drop(answer);
+        assert!(is_client_gone(guest.await));
+    });
+}
+
+fn the_body_is_dropped<S: Kind>() {
+    on_one_thread(async {
+        let (sender, request) = open_request("POST", "/echo");
+        let (responder, answer) = exchange();
+        let mut guest = pin!(handle::<S>(responder, request));
+        let mut body = answered(guest.as_mut(), answer).await.unwrap().into_body();
+        sender.unbounded_send(Ok(Frame::data("part".into()))).unwrap();
+        assert_goes_on(guest.as_mut()).await;
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "part");
+        drop(body);
+        assert!(is_client_gone(guest.await));
+    });
+}
+
+fn the_guest_is_dropped<S: Kind>() {
+    on_one_thread(async {
+        let (responder, answer) = exchange();
+        drop(responder);
+        let error = answer.await.unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(Error::GuestDropped)), "{error:?}");
+
+        let (_sender, request) = open_request("POST", "/echo");
+        let (responder, answer) = exchange();
+        let mut guest = Box::pin(handle::<S>(responder, request));
+        let mut body = answered(guest.as_mut(), answer).await.unwrap().into_body();
+        drop(guest);
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(Error::GuestDropped)), "{error:?}");
+    });
+}
+
+/// What sets the response is in the store, and will not be used any more.
+fn the_store_outlives_the_guest<S: Kind>() {
+    on_one_thread(async {
+        let (_listener, address) = listen().await;
+        let proxy = ProxyPre::new(S::linker().instantiate_pre(&GUEST).unwrap()).unwrap();
+        let fail = async |path| {
+            let (responder, answer) = exchange();
+            let request = request("GET", format!("http://{address}{path}"), Empty::new());
+            let mut store = Store::new(&ENGINE, Data::default());
+            let mut stack = S::new_stack();
+            let mut guest = Box::pin(responder.handle(&mut stack, &mut store, &proxy, Scheme::Http, request));
+            // One of them waits for a server.
+            let _ = futures::poll!(guest.as_mut());
+            drop(guest);
+            answer.await.unwrap_err()
+        };
+        let error = fail("/trap").await;
+        assert_eq!(error.downcast_ref(), Some(&Trap::UnreachableCodeReached), "{error:?}");
+        let error = fail("/nothing").await;
+        assert!(matches!(error.downcast_ref(), Some(Error::NoResponse)), "{error:?}");
+        let error = fail("/wait").await;
+        assert!(matches!(error.downcast_ref(), Some(Error::GuestDropped)), "{error:?}");
+    });
+}
+
+/// A response without a body, one of a known length, and one to a request for the header alone: the client needs no more.
+fn work_after_the_response<S: Kind>() {
+    on_one_thread(async {
+        for (method, path) in [("POST", "/after"), ("POST", "/length"), ("HEAD", "/echo")] {
+            let (sender, request) = open_request(method, path);
+            let (responder, answer) = exchange();
+            let mut guest = pin!(handle::<S>(responder, request));
+            let mut body = answered(guest.as_mut(), answer).await.unwrap().into_body();
+            if path == "/length" {
+                assert_goes_on(guest.as_mut()).await;
+                assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+            }
+            drop(body);
+            assert_goes_on(guest.as_mut()).await;
+            drop(sender);
+            guest.await.unwrap();
+        }
+    });
+}

@@ -1,0 +1,176 @@
+//! Requests that guests send: a guest that waits leaves its thread to others, and closes its connection when it is dropped.
+
+use crate::common::{on_each_stack, poll_and_drop};
+use crate::guests::{ENGINE, GUEST, Got, REFUSED};
+use crate::stacks::{Kind, get, on_one_thread};
+use futures::future::{join, join_all};
+use std::io::{Read, Write};
+use std::pin::Pin;
+use std::rc::Rc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use wasmtime::component::{Linker, ResourceTable};
+use wasmtime_async::component::{AsyncFunc, LinkerExt};
+use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack, Store};
+use wasmtime_async_wasi::{http, p2};
+use wasmtime_wasi::{WasiCtx, WasiCtxView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView};
+
+on_each_stack! { waits_at_each_step many_at_once dropped refused without_tokio }
+
+const RESPONSE: &[u8] = b"HTTP/1.1 201 Created\r\ncontent-length: 6\r\n\r\nanswer";
+
+/// A server of this machine, and its address.
+pub(crate) async fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
+
+/// Where nobody listens.
+pub(crate) async fn nowhere() -> String {
+    listen().await.1
+}
+
+/// Reads to the end of a header.
+pub(crate) async fn read_header(socket: &mut TcpStream) -> String {
+    let mut header = Vec::new();
+    while !header.ends_with(b"\r\n\r\n") {
+        header.push(socket.read_u8().await.unwrap());
+    }
+    String::from_utf8(header).unwrap()
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    let (mut socket, _) = listener.accept().await.unwrap();
+    let header = read_header(&mut socket).await;
+    assert!(header.starts_with("GET / HTTP/1.1\r\n"), "{header}");
+    socket
+}
+
+/// The guest can come to the next step, but not beyond it.
+async fn assert_waits<F: Future>(mut guest: Pin<&mut F>) {
+    for _ in 0..100 {
+        assert!(futures::poll!(guest.as_mut()).is_pending(), "this was to wait");
+        tokio::task::yield_now().await;
+    }
+}
+
+fn waits_at_each_step<S: Kind>() {
+    on_one_thread(async {
+        let (listener, address) = listen().await;
+        let mut guest = Box::pin(get::<S>(&address));
+        assert_waits(guest.as_mut()).await;
+        let mut socket = accept(&listener).await;
+        let steps =
+            ["HTTP/1.1 201 Created\r\ntransfer-encoding: chunked\r\n\r\n", "3\r\nans\r\n", "3\r\nwer\r\n", "0\r\n"];
+        for step in steps {
+            assert_waits(guest.as_mut()).await;
+            socket.write_all(step.as_bytes()).await.unwrap();
+        }
+        assert_waits(guest.as_mut()).await;
+        socket.write_all(b"trailer: x\r\n\r\n").await.unwrap();
+        assert_eq!(guest.await.unwrap(), (201, b"answer".into()));
+    });
+}
+
+/// The server answers when all have asked.
+fn many_at_once<S: Kind>() {
+    const GUESTS: usize = 20;
+    on_one_thread(async {
+        let (listener, address) = listen().await;
+        let guests = join_all((0..GUESTS).map(|_| get::<S>(&address)));
+        let server = async {
+            let mut sockets = Vec::new();
+            while sockets.len() < GUESTS {
+                sockets.push(accept(&listener).await);
+            }
+            for socket in &mut sockets {
+                socket.write_all(RESPONSE).await.unwrap();
+            }
+            sockets
+        };
+        let (all, _) = join(guests, server).await;
+        assert!(all.into_iter().all(|got| got.unwrap() == (201, b"answer".into())));
+    });
+}
+
+fn dropped<S: Kind>() {
+    on_one_thread(async {
+        // Nothing of the response has come, or its header has.
+        for sent in ["", "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nan"] {
+            let (listener, address) = listen().await;
+            let mut guest = Box::pin(get::<S>(&address));
+            let mut socket = tokio::select! {
+                ended = guest.as_mut() => panic!("the guest did not wait for the response: {ended:?}"),
+                socket = accept(&listener) => socket,
+            };
+            socket.write_all(sent.as_bytes()).await.unwrap();
+            assert_waits(guest.as_mut()).await;
+            poll_and_drop(guest);
+            assert_eq!(socket.read(&mut [0; 10]).await.unwrap(), 0, "the guest's connection is open");
+        }
+    });
+}
+
+fn refused<S: Kind>() {
+    let got = on_one_thread(async { get::<S>(&nowhere().await).await });
+    assert_eq!(got.unwrap(), (0, vec![REFUSED]));
+}
+
+/// Another executor than tokio's polls the guest.
+fn without_tokio<S: Kind>() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut header = Vec::new();
+        while !header.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            socket.read_exact(&mut byte).unwrap();
+            header.extend(byte);
+        }
+        socket.write_all(RESPONSE).unwrap();
+        socket
+    });
+    assert_eq!(futures::executor::block_on(get::<S>(&address)).unwrap(), (201, b"answer".into()));
+    server.join().unwrap();
+}
+
+/// Data that is not `Send`.
+struct Local {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    table: ResourceTable,
+    seen: Rc<()>,
+}
+
+impl p2::View for Local {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl http::View for Local {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: Default::default() }
+    }
+}
+
+#[test]
+fn data_that_is_not_send() {
+    on_one_thread(async {
+        let mut linker = Linker::new(&ENGINE);
+        p2::add_to_linker(&mut linker).unwrap();
+        http::add_to_linker(&mut linker).unwrap();
+        let seen = Rc::new(());
+        let data = Local { wasi: WasiCtx::default(), http: WasiHttpCtx::new(), table: ResourceTable::new(), seen };
+        let mut store = Store::new(&ENGINE, data);
+        let mut stack = FiberStack::new(DEFAULT_STACK_SIZE).unwrap();
+        let instance = linker.instantiate_on(&mut stack, &mut store, &GUEST).await.unwrap();
+        let get = instance.get_typed_func::<(String,), (Got,)>(&mut store, "get").unwrap();
+        let get = AsyncFunc::from(get).call(&mut stack, &mut store, (nowhere().await,)).await;
+        assert_eq!(get.unwrap(), ((0, vec![REFUSED]),));
+        assert_eq!(Rc::strong_count(&store.data().seen), 1);
+    });
+}
