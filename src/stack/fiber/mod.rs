@@ -22,6 +22,8 @@ mod runner;
 #[cfg(all(thread_list, not(windows)))]
 mod self_test;
 mod send;
+#[cfg(windows)]
+mod windows_fiber;
 #[cfg(all(thread_list, not(windows)))]
 mod words;
 #[cfg(all(thread_list, windows))]
