@@ -18,6 +18,8 @@ mod collected;
 #[path = "../common/mod.rs"]
 mod common;
 mod components;
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), fiber_stack))]
+mod coroutines;
 mod endings;
 mod engine_features;
 mod failures;

@@ -1,6 +1,8 @@
 //! Threads that are fibers of the system, for the time of a poll or permanently.
 #![expect(unsafe_code, reason = "calls the system's functions for fibers")]
 
+mod coroutines;
+
 use crate::common::futures::{cancel, finish, pending, poll_once};
 use crate::support::guest::{ONCE, assert_usable, runner, stack, store, waits};
 use crate::support::{Code, Fiber, Kind, Log, OnDrop, SendFiber};

@@ -2,13 +2,22 @@
 //!
 //! wasmtime's fibers may lie on top of such a fiber. So the code that leaves notes the current fiber, and the next entry
 //! goes there.
+//!
+//! # Stacks that the system does not know
+//!
+//! A coroutine of another library may poll a call. Such a library sets the thread's record of the running stack itself
+//! (corosensei does so). A switch to another fiber and back gives the thread the record of the fiber that the coroutine
+//! runs on. With a wrong record the system neither extends the stack nor finds the handlers of a panic. So whoever
+//! switches restores the record: see [`Bounds`].
 #![expect(unsafe_code, reason = "switches stacks")]
 
 use std::arch::asm;
 use std::cell::Cell;
 use std::ffi::c_void;
+use std::hint::black_box;
 use std::io;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use windows_sys::Win32::System::Threading::{
     ConvertFiberToThread, ConvertThreadToFiberEx, CreateFiberEx, DeleteFiber, GetCurrentThreadStackLimits,
@@ -107,8 +116,11 @@ impl Drop for Fiber {
 /// that time. So std must ask before the thread becomes a fiber, and fibers must be deleted before it becomes a thread
 /// again. wasmtime takes the same care when it makes a thread a fiber, but not if such a variable of its own was
 /// dropped before.
+///
+/// When this is dropped, the thread has the record of the running stack that it had before.
 pub(super) struct AsFiber {
     is_converted: bool,
+    bounds: Bounds,
     /// It belongs to this thread.
     not_send: PhantomData<*const ()>,
 }
@@ -125,7 +137,9 @@ impl AsFiber {
 
         // SAFETY: this has no requirement.
         let is_fiber = unsafe { IsThreadAFiber() } != 0;
-        if !is_fiber {
+        if is_fiber {
+            extend_stack();
+        } else {
             // If it was dropped before, std was told about the end of the thread.
             let _was_dropped = ASKS.try_with(|_| ());
             // SAFETY: the thread is not a fiber.
@@ -133,7 +147,7 @@ impl AsFiber {
                 return None;
             }
         }
-        Some(Self { is_converted: !is_fiber, not_send: PhantomData })
+        Some(Self { is_converted: !is_fiber, bounds: Bounds::of_running_stack(), not_send: PhantomData })
     }
 }
 
@@ -143,6 +157,63 @@ impl Drop for AsFiber {
             // SAFETY: `new` has made this thread a fiber. The thread is on that fiber again, because code that enters
             // another one comes back.
             unsafe { ConvertFiberToThread() };
+        }
+        // SAFETY: this was made on the running stack.
+        unsafe { self.bounds.restore() };
+    }
+}
+
+/// Makes sure that the running stack need not be extended while the thread has another stack's record: from the switch
+/// back, within wasmtime, until [`AsFiber`] is dropped. If the parking fiber ends there, wasmtime deletes it and drops its
+/// store. In an unoptimised build, that uses between 4 and 8 KiB.
+#[inline(never)]
+fn extend_stack() {
+    let mut used = MaybeUninit::<[u8; 16 << 10]>::uninit();
+    black_box(used.as_mut_ptr());
+}
+
+/// What the system records for the thread about the running stack, without what it saves itself at each switch: the
+/// limit, down to which the stack is in use, and the reserve.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// The address above the stack.
+    base: usize,
+    /// The lowest address of its memory.
+    allocation: usize,
+}
+
+impl Bounds {
+    #[inline]
+    fn of_running_stack() -> Self {
+        let (base, allocation);
+        // SAFETY: this reads the fields `StackBase` and `DeallocationStack` of the thread's block.
+        unsafe {
+            asm!(
+                "mov {}, gs:[0x8]",
+                "mov {}, gs:[0x1478]",
+                out(reg) base,
+                out(reg) allocation,
+                options(nostack, readonly, preserves_flags),
+            );
+        }
+        Self { base, allocation }
+    }
+
+    /// # Safety
+    ///
+    /// These belong to the running stack. The thread may be another than before.
+    #[inline]
+    unsafe fn restore(self) {
+        let Self { base, allocation } = self;
+        // SAFETY: up to the caller. This writes to the same fields.
+        unsafe {
+            asm!(
+                "mov gs:[0x8], {}",
+                "mov gs:[0x1478], {}",
+                in(reg) base,
+                in(reg) allocation,
+                options(nostack, preserves_flags),
+            );
         }
     }
 }
@@ -159,7 +230,7 @@ impl State {
         debug_assert!(unsafe { IsThreadAFiber() } != 0, "entered by a thread that is no fiber");
         self.entered_from.set(current_fiber());
         // SAFETY: the fiber exists, and no thread is on it.
-        unsafe { SwitchToFiber(self.left_on.get()) };
+        unsafe { switch_to(self.left_on.get()) };
     }
 
     /// Returns to where this fiber was entered.
@@ -171,8 +242,22 @@ impl State {
     pub(super) unsafe fn leave(&self) {
         self.left_on.set(current_fiber());
         // SAFETY: that fiber waits in `enter`.
-        unsafe { SwitchToFiber(self.entered_from.get()) };
+        unsafe { switch_to(self.entered_from.get()) };
     }
+}
+
+/// Switches to a fiber, and returns on this stack, perhaps on another thread.
+///
+/// # Safety
+///
+/// The thread is a fiber. The other fiber exists, and no thread is on it.
+#[inline]
+unsafe fn switch_to(fiber: *mut c_void) {
+    let bounds = Bounds::of_running_stack();
+    // SAFETY: up to the caller.
+    unsafe { SwitchToFiber(fiber) };
+    // SAFETY: this stack runs again.
+    unsafe { bounds.restore() };
 }
 
 /// The root of a fiber. It never returns, because that would end the thread.

@@ -26,7 +26,7 @@ fibers!(
     dropped_within_another_stores_call,
 );
 
-#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(windows)))]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod on_other_stacks {
     use super::*;
 
@@ -328,14 +328,14 @@ fn where_anything_is_suspended<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(windows)))]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn on_another_librarys_stack<R>(f: impl FnOnce() -> R) -> R {
     let stack = corosensei::stack::DefaultStack::new(1 << 20).expect("there is memory");
     corosensei::on_stack(stack, f)
 }
 
 /// The space that is left there is unknown. The call returns an error, and then works where it belongs.
-#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(windows)))]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn begun_on_another_librarys_stack<K: Nests>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -352,7 +352,7 @@ fn begun_on_another_librarys_stack<K: Nests>(code: Code) -> Result<()> {
 }
 
 /// The guest that resumes has the space that it had.
-#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(windows)))]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn resumed_on_another_librarys_stack<K: Nests>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
