@@ -113,6 +113,12 @@ pub trait Stack: Backend {
     ///
     /// [`Error::StackSize`] if no stack of this size can work, [`Error::StackMemory`] or [`Error::ThreadSpawn`] if the
     /// operating system cannot provide one.
+    ///
+    /// # Destructors of thread-local variables
+    ///
+    /// On Windows, no thread starts while such a destructor runs, and whatever waits for one waits forever:
+    /// [`LocalKey`](std::thread::LocalKey) says more. The first fiber stack of a process waits for threads, and so does a
+    /// call on a new `ThreadStack`. So make them before.
     fn new(size: usize) -> Result<Self, Error>;
 
     /// The size that was asked for, in bytes. The stack may be larger, by less than a page, on Windows by less than 128 KiB.
