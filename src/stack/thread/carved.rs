@@ -10,6 +10,7 @@
 ///
 /// If the system cannot start a thread to measure on.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere a thread measures it")]
 pub(crate) fn carved() -> std::io::Result<usize> {
     Ok(if cfg!(windows) { 64 << 10 } else { 0 })
 }
