@@ -20,7 +20,8 @@ fn main() {
     let has_maps =
         of_target("CARGO_CFG_TARGET_VENDOR") == "apple" || ["linux", "android", "freebsd"].contains(&&*system);
     let has_coroutines = has_maps && PROCESSORS.contains(&&*processor);
-    // Windows has fibers of its own. On other processors `src/stack/fiber/windows_fiber.rs` does not know where the current one is.
+    // Windows has fibers of its own. On other processors `src/stack/fiber/windows_fiber.rs` does not know where the
+    // current one is.
     let has_fibers = system == "windows" && processor == "x86_64";
     if has_feature("FIBER") && (has_coroutines || has_fibers) {
         println!("cargo::rustc-cfg=fiber_stack");
