@@ -22,7 +22,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 on_each_stack! {
     no_response no_response_yet_the_guest_goes_on bad_requests a_trap_in_the_middle_of_a_body
     the_answer_is_dropped the_body_is_dropped the_guest_is_dropped the_store_outlives_the_guest
-    work_after_the_response
+    a_client_that_reads_slowly work_after_the_response
 }
 
 /// Sends the parts of a request's body. The body ends when this is dropped.
@@ -180,6 +180,24 @@ fn the_store_outlives_the_guest<S: Kind>() {
         assert!(matches!(error.downcast_ref(), Some(Error::NoResponse)), "{error:?}");
         let error = fail("/wait").await;
         assert!(matches!(error.downcast_ref(), Some(Error::GuestDropped)), "{error:?}");
+    });
+}
+
+/// The guest has the whole request, and waits until there is room for the rest of its body.
+fn a_client_that_reads_slowly<S: Kind>() {
+    on_one_thread(async {
+        let (sender, request) = open_request("POST", "/echo");
+        let (responder, answer) = exchange();
+        let mut guest = pin!(handle::<S>(responder, request));
+        let body = answered(guest.as_mut(), answer).await.unwrap().into_body();
+        for _ in 0..10 {
+            sender.unbounded_send(Ok(Frame::data("part".into()))).unwrap();
+        }
+        drop(sender);
+        assert_goes_on(guest.as_mut()).await;
+        let (ended, body) = join(guest, body.collect()).await;
+        ended.unwrap();
+        assert_eq!(body.unwrap().to_bytes(), "part".repeat(10));
     });
 }
 
