@@ -78,7 +78,7 @@ async fn fifty_clients_that_go_away(config: Config) {
 }
 
 async fn four_guests_that_spin(config: Config) {
-    let server = Server::start(Config { deadline: Duration::from_mins(1), ..config }).await;
+    let server = Server::start(Config { deadline: Duration::from_mins(10), ..config }).await;
     let spinning = join_all((0..4).map(|_| server.send("spin", 0))).await;
     server.until(|now| now.stacks_in_use == 4).await;
     for n in 0..300 {
