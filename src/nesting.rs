@@ -145,8 +145,10 @@ impl Nesting {
         self.spare.take()
     }
 
-    /// Keeps the frame of a nested call that has ended.
+    /// Keeps the frame of a nested call that has ended, but not those of calls within it: a guest decides how many
+    /// there were.
     pub(crate) fn put_spare(&self, frame: Box<Frame>) {
+        frame.nesting.take_spare();
         self.spare.replace(Some(frame));
     }
 

@@ -24,12 +24,13 @@ impl<F: Future> OutOfLine<F> {
 impl<F: Future> Future for OutOfLine<F> {
     type Output = F::Output;
 
-    /// When the future is ready, this also drops it, which saves another function call.
+    /// When the future is ready, this also drops it, which saves another function call. (An async block has dropped its
+    /// variables by then. The fields of other futures are dropped as part of the last poll.)
     #[inline(never)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         // SAFETY: the future is pinned together with this. It is never moved out, and is only dropped in place.
         let mut future = unsafe { self.map_unchecked_mut(|this| &mut *this.0) };
-        let polled = future.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(cx));
+        let polled = future.as_mut().as_pin_mut().expect("is not polled after it was ready").poll(cx);
         if polled.is_ready() {
             future.set(None);
         }

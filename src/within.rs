@@ -137,12 +137,7 @@ impl<T: 'static, J: Job<T>> Unpin for CallWithin<'_, T, J> {}
 impl<T: 'static, J: Job<T>> Drop for CallWithin<'_, T, J> {
     fn drop(&mut self) {
         #[cfg(fiber_stack)]
-        if self.put_off > 0
-            && let host = self.host
-            && let Some(host) = host.host()
-        {
-            self.want_no_more(host);
-        }
+        self.withdraw();
         // Where the stack cannot be entered, the call is as good as forgotten.
         if self.can_unwind() {
             // SAFETY: this is the only place that drops it, and nothing uses it afterwards.

@@ -83,13 +83,14 @@ cfg_select! {
             unsafe fn put_back(&mut self, Level { frame, .. }: Level) {
                 // SAFETY: `take` has leaked it. The call has ended, so nothing else refers to it.
                 let frame = unsafe { Box::from_raw(frame.as_ptr()) };
+                // A call can only end where its host function's frame is current.
                 if let Some(host) = self.host() {
                     host.nesting.put_spare(frame);
                 }
             }
 
             fn frame(level: &Level) -> &Frame {
-                // SAFETY: the frame is valid until the level is dropped.
+                // SAFETY: the frame is valid until `put_back`.
                 unsafe { level.frame.as_ref() }
             }
 

@@ -44,11 +44,8 @@ impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
         if let Err(payload) = polled {
             self.outcome = Some(Err(payload));
         }
-        if self.outcome.is_none() {
-            return Poll::Pending;
-        }
         if host.nesting.has_nested() {
-            // The call is lost: the guest's stack never becomes free again.
+            // Either the call is suspended, or it is lost, because the guest's stack never becomes free again.
             return self.take_outcome().map_or(Poll::Pending, Poll::Ready);
         }
         // The host function's future gets the result, or the panic, on the guest's stack, where it can enter the guest
@@ -102,8 +99,16 @@ impl<T: 'static, J: Job<T>> CallWithin<'_, T, J> {
         Ok(())
     }
 
+    /// Withdraws the request to be polled aside, if this is the place where it was made.
+    pub(super) fn withdraw(&mut self) {
+        let host = self.host;
+        if let Some(host) = host.host() {
+            self.want_no_more(host);
+        }
+    }
+
     /// Withdraws the request to be polled aside.
-    pub(super) fn want_no_more(&mut self, host: &Frame) {
+    fn want_no_more(&mut self, host: &Frame) {
         if self.put_off > 0 {
             host.nesting.want_no_more();
             self.put_off = 0;

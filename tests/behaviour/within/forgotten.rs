@@ -1,9 +1,9 @@
 //! Nested calls that are forgotten while they are suspended. They block everything below them on the stack, so the
 //! whole call and its store are lost with them. Nothing else is.
 
-use super::{Left, NEVER, RUN, assert_is, call_back, end, fibers, func, program};
+use super::{Back, GUEST, Left, NEVER, RUN, assert_is, call_back, end, fibers, func, program};
 use crate::common::futures::{cancel, pending, poll_once};
-use crate::support::guest::{assert_overflow, assert_usable, stack, store};
+use crate::support::guest::{assert_overflow, assert_usable, runner, stack, store};
 use crate::support::{Code, Host, Kind, Log};
 use std::future::Future;
 use std::mem;
@@ -25,6 +25,7 @@ fibers!(
     the_store_is_lost,
     calls_beside_it_go_on,
     before_it_has_begun,
+    before_it_has_begun_and_nothing_waits,
 );
 
 fn is_lost(error: &Error) -> bool {
@@ -340,6 +341,40 @@ fn before_it_has_begun<K: Kind>(code: Code) -> Result<()> {
             assert_eq!(end(&mut run.call(&mut stack, &mut store, n)).1?, n + RUN);
             assert_usable(&mut stack, &mut store)?;
         }
+    }
+    Ok(())
+}
+
+/// Host functions that come later on the same stack, in the same call or in another one, do not notice it.
+fn before_it_has_begun_and_nothing_waits<K: Kind>(code: Code) -> Result<()> {
+    const READY: i32 = 100;
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let back = Func::wrap_suspending_boxed(&mut store, |mut caller: Caller<'_, Host>, (n,): (i32,)| {
+        Box::new(async move {
+            let inner = func(&mut caller, "inner");
+            match n {
+                0 => {
+                    let mut call = inner.call_within(&mut caller, NEVER);
+                    assert!(futures::poll!(&mut call).is_pending());
+                    mem::forget(call);
+                    Ok(5)
+                }
+                1 => {
+                    pending(1).await;
+                    inner.as_typed().call(&mut caller, READY)
+                }
+                READY => Ok(5),
+                _ => call_back(&mut caller, "again", n - 2).await,
+            }
+        }) as Back<'_>
+    });
+    let run: AsyncFunc<i32, i32> = runner(&mut store, GUEST, [back, back])?.get_async(&store).typed()?;
+    let expected = |n: usize| [5, 6][n % 2] + n / 2 + 6;
+    for n in [1, 0, 1, 3, 2, 3, 5, 4, 5, 1] {
+        let result = end(&mut run.call(&mut stack, &mut store, i32::try_from(n)?)).1?;
+        assert_eq!(usize::try_from(result)?, expected(n), "{n}");
+        assert_usable(&mut stack, &mut store)?;
     }
     Ok(())
 }
