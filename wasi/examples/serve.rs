@@ -16,7 +16,9 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use std::convert::Infallible;
 use std::env;
+use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::time::sleep;
 use wasmtime::component::{Component, Linker, ResourceTable};
 use wasmtime::{Engine, Error, Result, format_err};
 use wasmtime_async::{DEFAULT_STACK_SIZE, Pool, SendFiberStack, Store};
@@ -40,7 +42,15 @@ async fn main() -> Result<()> {
     let listener = TcpListener::bind(address).await?;
     println!("http://{}/", listener.local_addr()?);
     loop {
-        let (socket, _) = listener.accept().await?;
+        let socket = match listener.accept().await {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                // There may be too many connections.
+                eprintln!("a connection: {error}");
+                sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+        };
         let server = server.clone();
         tokio::spawn(async move {
             let service = service_fn(|request| server.answer(request));
@@ -90,7 +100,7 @@ impl Server {
 }
 
 fn failed(error: &Error) -> Response<UnsyncBoxBody<Bytes, Error>> {
-    eprintln!("a guest: {error:#}");
+    eprintln!("a response: {error:#}");
     let mut response = Response::new(Full::from("the guest failed\n").map_err(Error::from).boxed_unsync());
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     response

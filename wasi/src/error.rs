@@ -21,16 +21,24 @@ pub enum Error {
     )]
     NotACommand,
 
-    /// A guest has handled a request without setting a response. (Feature `http`.)
+    /// A guest has handled a request without setting a response, or has dropped what sets it. (Feature `http`.)
     #[cfg(feature = "http")]
     #[error("the guest has not set a response: its `wasi:http/incoming-handler` must call `response-outparam.set`")]
     NoResponse,
 
-    /// The guest was dropped before its response was complete. (Feature `http`.)
+    /// The guest failed before its response was complete. (Feature `http`.)
+    #[cfg(feature = "http")]
+    #[error("the guest failed before its response was complete: {reason}")]
+    GuestFailed {
+        /// The text of the error that [`Responder::handle`](crate::http::Responder::handle) returns.
+        reason: String,
+    },
+
+    /// The guest was dropped before its response was complete, or one of its host functions panicked. (Feature `http`.)
     #[cfg(feature = "http")]
     #[error(
-        "the guest was dropped before its response was complete: poll the future of `Responder::handle` to its end, in a task \
-         of its own for instance"
+        "the guest was dropped before its response was complete: unless a host function panicked, poll the future of \
+         `Responder::handle` to its end, in a task of its own for instance"
     )]
     GuestDropped,
 

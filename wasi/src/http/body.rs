@@ -5,16 +5,18 @@ use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use std::fmt;
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::sync::oneshot;
-use tokio::sync::oneshot::error::TryRecvError;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 /// The body of a response, as the guest writes it.
 ///
-/// If the guest traps or is dropped before the end has been read, the body ends with an error, so that nobody takes it for
-/// complete. If this is dropped before its end, the guest is cancelled.
+/// If the guest fails or is dropped before the end has been read, the body ends with [`Error::GuestFailed`] or
+/// [`Error::GuestDropped`], so that nobody takes it for complete. (A guest that returns without finishing its body leaves one that
+/// looks complete, because wasmtime-wasi-http does not tell the two apart.) If this is dropped before its end, the guest is
+/// cancelled.
 #[must_use = "dropping this cancels the guest"]
 pub struct Body {
     written: HyperOutgoingBody,
@@ -26,35 +28,45 @@ pub struct Body {
 
 /// What connects a response to the guest that gives it. The guest is cancelled when this is dropped.
 pub(super) struct Guest {
-    /// Tells the guest that the client has everything, so that it may go on as long as it likes.
-    pub(super) complete: oneshot::Sender<()>,
-    /// How the guest ended. It says so before its store can be dropped.
-    pub(super) ended: oneshot::Receiver<Result<()>>,
+    /// How the guest ended, and if it failed, why. It says so before its store can be dropped. `None` once it ended well.
+    pub(super) ended: Option<oneshot::Receiver<Result<(), String>>>,
+    /// Tells the guest that the client has everything, so that it may go on as long as it likes, or why it is cancelled.
+    pub(super) release: oneshot::Sender<Result<(), Error>>,
 }
 
 impl Guest {
     /// Lets the guest go on without a client.
     pub(super) fn let_go(self) {
         // A guest that has ended does not hear it.
-        let _ = self.complete.send(());
+        let _ = self.release.send(Ok(()));
     }
 
-    /// Why there will not be more of the response, if the guest did not mean it to end. If a guest trapped or was dropped, the
+    /// Cancels the guest, which can no longer respond.
+    pub(super) fn cannot_respond(self) -> wasmtime::Error {
+        // As above.
+        let _ = self.release.send(Err(Error::NoResponse));
+        Error::NoResponse.into()
+    }
+
+    /// Why there will not be more of the response, if the guest did not mean it to end. If a guest failed or was dropped, the
     /// response is gone with its store, which looks like an end.
-    pub(super) fn failure(&mut self) -> Option<wasmtime::Error> {
-        match self.ended.try_recv() {
-            Ok(Ok(())) | Err(TryRecvError::Empty) => None,
-            Ok(Err(error)) => Some(error),
-            Err(TryRecvError::Closed) => Some(Error::GuestDropped.into()),
+    pub(super) fn failure(&mut self, cx: &mut Context<'_>) -> Option<wasmtime::Error> {
+        let Poll::Ready(ended) = Pin::new(self.ended.as_mut()?).poll(cx) else { return None };
+        match ended {
+            Ok(Ok(())) => {
+                self.ended = None;
+                None
+            }
+            Ok(Err(reason)) => Some(Error::GuestFailed { reason }.into()),
+            Err(_) => Some(Error::GuestDropped.into()),
         }
     }
 }
 
 impl Body {
-    /// Without a guest, everything is written already.
-    pub(super) fn of(response: Response<HyperOutgoingBody>, to_head: bool, guest: Option<Guest>) -> Response<Self> {
+    pub(super) fn of(response: Response<HyperOutgoingBody>, to_head: bool, guest: Guest) -> Response<Self> {
         let missing = missing(&response, to_head);
-        let mut response = response.map(|written| Self { written, missing, guest });
+        let mut response = response.map(|written| Self { written, missing, guest: Some(guest) });
         response.body_mut().let_go_if_complete();
         response
     }
@@ -82,9 +94,15 @@ impl http_body::Body for Body {
     type Error = wasmtime::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
-        let frame = match ready!(Pin::new(&mut self.written).poll_frame(cx)) {
-            Some(frame) => Some(frame.map_err(wasmtime::Error::from)),
-            None => self.guest.as_mut().and_then(Guest::failure).map(Err),
+        let written = Pin::new(&mut self.written).poll_frame(cx);
+        let failure = match &written {
+            Poll::Ready(Some(_)) => None,
+            // While a store exists, it keeps the body of a guest that failed open.
+            Poll::Ready(None) | Poll::Pending => self.guest.as_mut().and_then(|guest| guest.failure(cx)),
+        };
+        let frame = match failure {
+            Some(failure) => Some(Err(failure)),
+            None => ready!(written).map(|frame| frame.map_err(wasmtime::Error::from)),
         };
         self.missing = match frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
             Some(data) => self.missing.map(|missing| missing.saturating_sub(data.len() as u64)),

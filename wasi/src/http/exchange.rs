@@ -74,18 +74,19 @@ type Set = (Result<Response<HyperOutgoingBody>, ErrorCode>, bool);
 /// ```
 pub fn exchange() -> (Responder, Answer) {
     let (set, response) = oneshot::channel();
-    let (complete, completed) = oneshot::channel();
+    let (release, released) = oneshot::channel();
     let (end, ended) = oneshot::channel();
-    let responder = Responder { set, completed, end };
-    (responder, Answer { response, guest: Some(Guest { complete, ended }) })
+    let responder = Responder { end, set, released };
+    (responder, Answer { response, guest: Some(Guest { ended: Some(ended), release }) })
 }
 
 /// The side of an exchange where the guest is: see [`exchange`].
 #[must_use = "without `handle` there is no response"]
 pub struct Responder {
+    /// Dropped first, so that the answer does not take this for a guest that cannot respond.
+    end: oneshot::Sender<Result<(), String>>,
     set: oneshot::Sender<Set>,
-    completed: oneshot::Receiver<()>,
-    end: oneshot::Sender<Result<()>>,
+    released: oneshot::Receiver<Result<(), Error>>,
 }
 
 impl Responder {
@@ -97,11 +98,13 @@ impl Responder {
     ///
     /// # Errors
     ///
-    /// The [`Answer`] or its [`Body`] gets whatever goes wrong before the response is complete. What goes wrong after that is
-    /// returned:
+    /// - whatever makes the guest trap, and the errors of [`Stack::run`];
+    /// - a request that is not one, for instance without an authority;
+    /// - [`Error::ClientGone`] if the guest was cancelled because the answer or its body was dropped before the response was
+    ///   complete;
+    /// - [`Error::NoResponse`] if the guest was cancelled because it dropped what sets its response.
     ///
-    /// - [`Error::ClientGone`] if the answer or its body was dropped, and therefore the guest cancelled;
-    /// - whatever makes the guest trap once its response is complete.
+    /// If the response was not complete, the [`Answer`] or its [`Body`] gets [`Error::GuestFailed`], with the text of the error.
     ///
     /// # Panics
     ///
@@ -125,37 +128,43 @@ impl Responder {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<wasmtime_wasi_http::Error>,
     {
-        let Self { set, completed, end } = self;
+        let Self { end, set, released } = self;
         let to_head = request.method() == Method::HEAD;
         let guest = async {
-            let request = store.data_mut().http().new_incoming_request(scheme, request)?;
+            // First, so that it is dropped with the store, after the answer was told what went wrong.
             let set = store.data_mut().http().new_response_outparam_from_callback(move |response| {
                 // The client may have gone.
                 let _ = set.send((response, to_head));
             })?;
+            let request = store.data_mut().http().new_incoming_request(scheme, request)?;
             let instance = proxy.instance_pre().instantiate_on(stack, store).await?;
             let handle = Proxy::new(&mut *store, &instance)?.wasi_http_incoming_handler().func_handle();
             AsyncFunc::from(handle).call(stack, store, (request, set)).await
         };
-        let ended = while_wanted(completed, guest).await;
-        match end.send(ended) {
+        let ended = while_wanted(released, guest).await;
+        // The client may have everything, or may have gone.
+        let _ = end.send(match &ended {
             Ok(()) => Ok(()),
-            // Nobody else gets it.
-            Err(ended) => ended,
-        }
+            Err(error) => Err(format!("{error:#}")),
+        });
+        ended
     }
 }
 
-/// Runs a guest until it ends, or until its response is dropped before it is complete.
-async fn while_wanted(completed: oneshot::Receiver<()>, guest: impl Future<Output = Result<()>>) -> Result<()> {
+/// Runs a guest until it ends, or until its response is dropped or given up before it is complete.
+async fn while_wanted(
+    released: oneshot::Receiver<Result<(), Error>>,
+    guest: impl Future<Output = Result<()>>,
+) -> Result<()> {
     let mut guest = pin!(guest);
-    let mut completed = Some(completed);
+    let mut released = Some(released);
     poll_fn(|cx| {
-        if let Some(Poll::Ready(complete)) = completed.as_mut().map(|completed| Pin::new(completed).poll(cx)) {
-            if complete.is_err() {
-                return Poll::Ready(Err(Error::ClientGone.into()));
+        if let Some(Poll::Ready(told)) = released.as_mut().map(|released| Pin::new(released).poll(cx)) {
+            match told {
+                Ok(Ok(())) => released = None,
+                Ok(Err(error)) => return Poll::Ready(Err(error.into())),
+                Err(_) => return Poll::Ready(Err(Error::ClientGone.into())),
             }
-            completed = None;
         }
         guest.as_mut().poll(cx)
     })
@@ -166,7 +175,7 @@ async fn while_wanted(completed: oneshot::Receiver<()>, guest: impl Future<Outpu
 ///
 /// # Errors
 ///
-/// - what keeps the guest from setting a response: a trap, or an error of [`Stack::run`];
+/// - [`Error::GuestFailed`], which [`Responder::handle`] returns as the error that it is;
 /// - wasmtime-wasi-http's [`ErrorCode`] that the guest sets in place of a response;
 /// - [`Error::NoResponse`];
 /// - [`Error::GuestDropped`].
@@ -190,36 +199,34 @@ impl Future for Answer {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let mut guest = this.guest.take().expect("the answer was polled after it was ready");
-        if let Poll::Ready(set) = Pin::new(&mut this.response).poll(cx) {
-            return Poll::Ready(match set {
-                Ok(set) => respond(set, Some(guest)),
-                // The guest has dropped what sets it, or trapped.
-                Err(_) => Err(guest.failure().unwrap_or_else(|| Error::NoResponse.into())),
-            });
+        match Pin::new(&mut this.response).poll(cx) {
+            Poll::Ready(Ok(set)) => return Poll::Ready(respond(set, guest)),
+            // The guest failed, or has dropped what sets it.
+            Poll::Ready(Err(_)) => {
+                return Poll::Ready(Err(guest.failure(cx).unwrap_or_else(|| guest.cannot_respond())));
+            }
+            Poll::Pending => {}
         }
-        let Poll::Ready(ended) = Pin::new(&mut guest.ended).poll(cx) else {
+        if let Some(failure) = guest.failure(cx) {
+            return Poll::Ready(Err(failure));
+        }
+        if guest.ended.is_some() {
             this.guest = Some(guest);
             return Poll::Pending;
-        };
-        Poll::Ready(match ended {
-            // The guest may have set it since.
-            Ok(Ok(())) => match this.response.try_recv() {
-                Ok(set) => respond(set, None),
-                Err(_) => Err(Error::NoResponse.into()),
-            },
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(Error::GuestDropped.into()),
+        }
+        // The guest may have set it since.
+        Poll::Ready(match this.response.try_recv() {
+            Ok(set) => respond(set, guest),
+            Err(_) => Err(Error::NoResponse.into()),
         })
     }
 }
 
-fn respond((response, to_head): Set, guest: Option<Guest>) -> Result<Response<Body>> {
+fn respond((response, to_head): Set, guest: Guest) -> Result<Response<Body>> {
     match response {
         Ok(response) => Ok(Body::of(response, to_head, guest)),
         Err(code) => {
-            if let Some(guest) = guest {
-                guest.let_go();
-            }
+            guest.let_go();
             Err(code.into())
         }
     }

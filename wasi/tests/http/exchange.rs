@@ -12,8 +12,10 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, StreamBody};
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 use wasmtime::{Result, Trap};
-use wasmtime_async::Store;
+use wasmtime_async::{FiberStack, Store};
 use wasmtime_async_wasi::Error;
 use wasmtime_async_wasi::http::{Answer, Body, exchange};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -21,7 +23,8 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 
 on_each_stack! {
     no_response no_response_yet_the_guest_goes_on bad_requests a_trap_in_the_middle_of_a_body
-    the_answer_is_dropped the_body_is_dropped the_guest_is_dropped the_store_outlives_the_guest
+    a_trap_after_the_response the_answer_is_dropped the_body_is_dropped the_guest_is_dropped
+    the_store_outlives_the_guest the_store_outlives_a_guest_with_a_body
     a_client_that_reads_slowly work_after_the_response
 }
 
@@ -53,19 +56,27 @@ fn is_client_gone(ended: Result<()>) -> bool {
     matches!(ended.unwrap_err().downcast_ref(), Some(Error::ClientGone))
 }
 
+fn has_trapped(ended: Result<()>) -> bool {
+    ended.unwrap_err().downcast_ref() == Some(&Trap::UnreachableCodeReached)
+}
+
+fn is_failed(error: &wasmtime::Error, because: &str) -> bool {
+    matches!(error.downcast_ref(), Some(Error::GuestFailed { reason }) if reason.contains(because))
+}
+
 fn no_response<S: Kind>() {
     on_one_thread(async {
         let fail = async |path| {
             let (responder, answer) = exchange();
             let request = request("GET", format!("http://host{path}"), Empty::new());
             let (ended, answer) = join(handle::<S>(responder, request), answer).await;
-            // The answer has the error.
-            ended.unwrap();
-            answer.unwrap_err()
+            (ended, answer.unwrap_err())
         };
-        let error = fail("/trap").await;
-        assert_eq!(error.downcast_ref(), Some(&Trap::UnreachableCodeReached), "{error:?}");
-        let error = fail("/nothing").await;
+        let (ended, error) = fail("/trap").await;
+        assert!(has_trapped(ended));
+        assert!(is_failed(&error, "unreachable"), "{error:?}");
+        let (ended, error) = fail("/nothing").await;
+        ended.unwrap();
         assert!(matches!(error.downcast_ref(), Some(Error::NoResponse)), "{error:?}");
     });
 }
@@ -78,7 +89,7 @@ fn no_response_yet_the_guest_goes_on<S: Kind>() {
         let (ended, answer) = join(handle::<S>(responder, request), answer).await;
         let error = answer.unwrap_err();
         assert!(matches!(error.downcast_ref(), Some(Error::NoResponse)), "{error:?}");
-        assert!(is_client_gone(ended));
+        assert!(matches!(ended.unwrap_err().downcast_ref(), Some(Error::NoResponse)));
 
         // It has said all that it has to say.
         let (sender, request) = open_request("POST", "/code");
@@ -96,9 +107,9 @@ fn bad_requests<S: Kind>() {
     on_one_thread(async {
         let (responder, answer) = exchange();
         let (ended, answer) = join(handle::<S>(responder, request("GET", "/echo".into(), Empty::new())), answer).await;
-        ended.unwrap();
+        assert!(format!("{:#}", ended.unwrap_err()).contains("missing authority"));
         let error = answer.unwrap_err();
-        assert!(format!("{error:#}").contains("missing authority"), "{error:?}");
+        assert!(is_failed(&error, "missing authority"), "{error:?}");
     });
 }
 
@@ -107,12 +118,23 @@ fn a_trap_in_the_middle_of_a_body<S: Kind>() {
         let (_sender, request) = open_request("POST", "/half");
         let (responder, answer) = exchange();
         let (ended, response) = join(handle::<S>(responder, request), answer).await;
-        ended.unwrap();
+        assert!(has_trapped(ended));
         let mut body = response.unwrap().into_body();
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
         let error = body.frame().await.unwrap().unwrap_err();
-        assert_eq!(error.downcast_ref(), Some(&Trap::UnreachableCodeReached), "{error:?}");
+        assert!(is_failed(&error, "unreachable"), "{error:?}");
         assert!(body.frame().await.is_none());
+    });
+}
+
+/// The client needs nothing more, so it does not notice.
+fn a_trap_after_the_response<S: Kind>() {
+    on_one_thread(async {
+        let (_sender, request) = open_request("HEAD", "/half");
+        let (responder, answer) = exchange();
+        let (ended, response) = join(handle::<S>(responder, request), answer).await;
+        assert!(has_trapped(ended));
+        drop(response.unwrap());
     });
 }
 
@@ -175,11 +197,46 @@ fn the_store_outlives_the_guest<S: Kind>() {
             answer.await.unwrap_err()
         };
         let error = fail("/trap").await;
-        assert_eq!(error.downcast_ref(), Some(&Trap::UnreachableCodeReached), "{error:?}");
+        assert!(is_failed(&error, "unreachable"), "{error:?}");
         let error = fail("/nothing").await;
         assert!(matches!(error.downcast_ref(), Some(Error::NoResponse)), "{error:?}");
         let error = fail("/wait").await;
         assert!(matches!(error.downcast_ref(), Some(Error::GuestDropped)), "{error:?}");
+    });
+}
+
+/// The store keeps the body open, which nobody will write any more.
+fn the_store_outlives_a_guest_with_a_body<S: Kind>() {
+    on_one_thread(async {
+        let proxy = ProxyPre::new(S::linker().instantiate_pre(&GUEST).unwrap()).unwrap();
+        for path in ["/half", "/stream"] {
+            let (_listener, address) = listen().await;
+            let (responder, answer) = exchange();
+            let request = request("GET", format!("http://{address}{path}"), Empty::new());
+            let mut store = Store::new(&ENGINE, Data::default());
+            let mut stack = S::new_stack();
+            let mut guest = Box::pin(responder.handle(&mut stack, &mut store, &proxy, Scheme::Http, request));
+            let mut body = match select(answer, guest.as_mut()).await {
+                Either::Left((response, _)) => response.unwrap().into_body(),
+                Either::Right((_, answer)) => answer.await.unwrap().into_body(),
+            };
+            {
+                let frame = pin!(body.frame());
+                let _either = select(frame, guest.as_mut()).await;
+            }
+            drop(guest);
+            let error = loop {
+                match body.frame().await.unwrap() {
+                    Ok(frame) => assert_eq!(frame.into_data().unwrap(), "half"),
+                    Err(error) => break error,
+                }
+            };
+            match path {
+                "/half" => assert!(is_failed(&error, "unreachable"), "{error:?}"),
+                _ => assert!(matches!(error.downcast_ref(), Some(Error::GuestDropped)), "{error:?}"),
+            }
+            drop(store);
+        }
     });
 }
 
@@ -218,5 +275,55 @@ fn work_after_the_response<S: Kind>() {
             drop(sender);
             guest.await.unwrap();
         }
+    });
+}
+
+/// Polls an answer as soon as it is woken, in the middle of whatever wakes it.
+struct PolledAtOnce {
+    answer: Mutex<Answer>,
+    got: Mutex<Option<Result<Response<Body>>>>,
+}
+
+impl Wake for PolledAtOnce {
+    fn wake(self: Arc<Self>) {
+        let mut got = self.got.lock().unwrap();
+        if got.is_none() {
+            let answer = &mut *self.answer.lock().unwrap();
+            match Pin::new(answer).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(answer) => *got = Some(answer),
+                Poll::Pending => {}
+            }
+        }
+    }
+}
+
+impl PolledAtOnce {
+    fn new(answer: Answer) -> Arc<Self> {
+        let this = Arc::new(Self { answer: Mutex::new(answer), got: Mutex::default() });
+        let waker = Waker::from(this.clone());
+        assert!(Pin::new(&mut *this.answer.lock().unwrap()).poll(&mut Context::from_waker(&waker)).is_pending());
+        this
+    }
+
+    fn failure(&self) -> wasmtime::Error {
+        self.got.lock().unwrap().take().expect("it was woken, and ready").unwrap_err()
+    }
+}
+
+/// What sets the response goes together with what tells how the guest ended.
+#[test]
+fn answers_that_are_polled_while_the_other_side_goes() {
+    let (responder, answer) = exchange();
+    let answer = PolledAtOnce::new(answer);
+    drop(responder);
+    let error = answer.failure();
+    assert!(matches!(error.downcast_ref(), Some(Error::GuestDropped)), "{error:?}");
+
+    on_one_thread(async {
+        let (responder, answer) = exchange();
+        let answer = PolledAtOnce::new(answer);
+        handle::<FiberStack>(responder, request("GET", "/echo".into(), Empty::new())).await.unwrap_err();
+        let error = answer.failure();
+        assert!(is_failed(&error, "missing authority"), "{error:?}");
     });
 }
