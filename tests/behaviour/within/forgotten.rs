@@ -1,7 +1,7 @@
 //! Nested calls that are forgotten while they are suspended. They block everything below them on the stack, so the
 //! whole call and its store are lost with them. Nothing else is.
 
-use super::{Back, GUEST, Left, NEVER, RUN, assert_is, call_back, end, fibers, func, program};
+use super::{Back, GUEST, Left, NEVER, PANIC, RUN, assert_is, call_back, end, fibers, func, program};
 use crate::common::futures::{cancel, pending, poll_once};
 use crate::support::guest::{assert_overflow, assert_usable, runner, stack, store};
 use crate::support::{Code, Host, Kind, Log};
@@ -354,10 +354,13 @@ fn before_it_has_begun_and_nothing_waits<K: Kind>(code: Code) -> Result<()> {
         Box::new(async move {
             let inner = func(&mut caller, "inner");
             match n {
-                0 => {
+                0 | PANIC => {
                     let mut call = inner.call_within(&mut caller, NEVER);
                     assert!(futures::poll!(&mut call).is_pending());
                     mem::forget(call);
+                    if n == PANIC {
+                        resume_unwind(Box::new("after that"));
+                    }
                     Ok(5)
                 }
                 1 => {
@@ -376,5 +379,9 @@ fn before_it_has_begun_and_nothing_waits<K: Kind>(code: Code) -> Result<()> {
         assert_eq!(usize::try_from(result)?, expected(n), "{n}");
         assert_usable(&mut stack, &mut store)?;
     }
+    let panics = catch_unwind(AssertUnwindSafe(|| _ = end(&mut run.call(&mut stack, &mut store, PANIC))));
+    assert_eq!(panics.unwrap_err().downcast_ref(), Some(&"after that"));
+    let result = end(&mut run.call(&mut stack, &mut store, 1)).1?;
+    assert_eq!(usize::try_from(result)?, expected(1));
     Ok(())
 }
