@@ -322,8 +322,6 @@ impl Frame {
     #[inline]
     pub(crate) fn end(&self) {
         self.cancelled.set(false);
-        #[cfg(fiber_stack)]
-        self.nesting.want_no_more();
         self.begin_entry(ptr::null_mut(), None);
         #[cfg(fiber_stack)]
         debug_assert!(!self.nesting.is_aside(), "a call ended with a host future aside");

@@ -43,6 +43,11 @@ impl Frame {
         if self.is_of_thread() {
             self.spend(site)?;
         }
+        // An earlier host function may have forgotten a nested call that had asked, but not begun.
+        #[cfg(fiber_stack)]
+        if NESTS && !self.polling.get() {
+            self.nesting.want_no_more();
+        }
         loop {
             if self.cancelled.get() {
                 return Err(Error::Cancelled);
@@ -51,14 +56,7 @@ impl Frame {
                 return Err(Error::Cancelled);
             };
             match polled {
-                Polled::Ready(output) => {
-                    // If this is not within the poll of another future, the nested call that wanted it was forgotten.
-                    #[cfg(fiber_stack)]
-                    if NESTS && self.nesting.is_wanted() && !self.polling.get() {
-                        self.nesting.want_no_more();
-                    }
-                    return Ok(output);
-                }
+                Polled::Ready(output) => return Ok(output),
                 #[cfg(fiber_stack)]
                 Polled::Pending | Polled::Stale if NESTS && self.nesting.is_wanted() => {
                     if let Some(output) = self.wait_for_nested(future.as_mut(), site)? {
