@@ -74,7 +74,26 @@ pub(crate) struct Thread {
 }
 
 /// The threads of this process, on systems that list them.
+///
+/// Linux may leave out a thread that is still there if another one ends while the list is read. Its count of threads is
+/// exact, so a list of a different length is read again.
 pub(crate) fn threads() -> Vec<Thread> {
+    loop {
+        let before = number_of_threads();
+        let threads = listed();
+        if before.is_none_or(|number| number == threads.len()) && before == number_of_threads() {
+            return threads;
+        }
+    }
+}
+
+/// How many threads this process has, on systems that tell.
+pub(crate) fn number_of_threads() -> Option<usize> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Threads:"))?.trim().parse().ok()
+}
+
+fn listed() -> Vec<Thread> {
     let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Vec::new() };
     tasks
         .filter_map(|task| {

@@ -7,7 +7,7 @@
 use crate::Gate;
 use crate::common::futures::poll_once;
 use crate::common::random::Random;
-use crate::common::watchdog::{threads, wait_until, watched};
+use crate::common::watchdog::{number_of_threads, threads, wait_until, watched};
 use crate::common::{child, number};
 use futures::executor::block_on;
 use std::cell::RefCell;
@@ -177,14 +177,32 @@ fn a_thousand_suspended_at_once() {
         drop(calls);
         drop(places);
         wait_for_workers(0);
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let of_process = status.lines().find_map(|line| line.strip_prefix("Threads:")).unwrap().trim().parse::<usize>();
-        println!("calls={count} resumed={resumed} threads afterwards={}", of_process.unwrap());
+        println!("calls={count} resumed={resumed} threads afterwards={}", number_of_threads().unwrap());
     });
 }
 
-/// A cache keeps as many threads as it was told, for as long as it was told, even if nothing else refers to it any
-/// more.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_cache_keeps_as_many_threads_as_it_was_told() {
+    if !child::alone() {
+        return;
+    }
+    watched(|at| {
+        let cache = ThreadCache::new(3, Duration::MAX);
+        let mut stacks: Vec<_> = (0..5).map(|_| cache.stack(DEFAULT_STACK_SIZE).unwrap()).collect();
+        for stack in &mut stacks {
+            thread_of(stack);
+        }
+        drop(stacks);
+        at.note("main", "waits for two threads to end");
+        wait_for_workers(3);
+        assert_eq!(workers(), 3);
+        thread_of(&mut cache.stack(DEFAULT_STACK_SIZE).unwrap());
+        assert_eq!(workers(), 3, "the stack took one of them");
+    });
+}
+
+/// The threads of a cache end after the time it was told, even if nothing else refers to the cache any more.
 #[test]
 #[cfg(target_os = "linux")]
 fn cached_threads_end_by_themselves() {
@@ -198,8 +216,8 @@ fn cached_threads_end_by_themselves() {
     watched(|at| {
         let (ends, ended) = channel();
         let mut store = Store::new(&Engine::default(), ());
-        let cache = ThreadCache::new(3, Duration::from_secs(2));
-        let mut stacks: Vec<_> = (0..5).map(|_| cache.stack(DEFAULT_STACK_SIZE).unwrap()).collect();
+        let cache = ThreadCache::new(3, Duration::from_millis(50));
+        let mut stacks: Vec<_> = (0..3).map(|_| cache.stack(DEFAULT_STACK_SIZE).unwrap()).collect();
         for stack in &mut stacks {
             let ends = ends.clone();
             let call = stack.run(&mut store, |_| {
@@ -208,11 +226,7 @@ fn cached_threads_end_by_themselves() {
             });
             block_on(call).unwrap();
         }
-        drop((stacks, ends));
-        wait_for_workers(3);
-        assert_eq!(workers(), 3);
-        thread_of(&mut cache.stack(DEFAULT_STACK_SIZE).unwrap());
-        drop(cache);
+        drop((stacks, ends, cache));
         at.note("main", "waits for them to end");
         assert_eq!(ended.recv(), Err(RecvError));
         wait_for_workers(0);
