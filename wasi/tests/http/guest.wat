@@ -10,13 +10,16 @@
     (import "wasi:http/types@0.2.0" "[constructor]fields" (func $fields (result i32)))
     (import "wasi:http/types@0.2.0" "[method]fields.append" (func $append (param i32 i32 i32 i32 i32 i32)))
     (import "wasi:http/types@0.2.0" "[constructor]outgoing-request" (func $request (param i32) (result i32)))
+    (import "wasi:http/types@0.2.0" "[method]outgoing-request.set-method"
+        (func $set_method (param i32 i32 i32 i32) (result i32)))
+    (import "wasi:http/types@0.2.0" "[method]outgoing-request.body" (func $request_body (param i32 i32)))
     (import "wasi:http/types@0.2.0" "[method]outgoing-request.set-scheme"
         (func $set_scheme (param i32 i32 i32 i32 i32) (result i32)))
     (import "wasi:http/types@0.2.0" "[method]outgoing-request.set-authority"
         (func $set_authority (param i32 i32 i32 i32) (result i32)))
     (import "wasi:http/types@0.2.0" "[method]outgoing-request.set-path-with-query"
         (func $set_path (param i32 i32 i32 i32) (result i32)))
-    (import "wasi:http/outgoing-handler@0.2.0" "handle" (func $send (param i32 i32 i32 i32)))
+    (import "wasi:http/outgoing-handler@0.2.0" "handle" (func $handle (param i32 i32 i32 i32)))
     (import "wasi:http/types@0.2.0" "[method]future-incoming-response.subscribe"
         (func $subscribe_response (param i32) (result i32)))
     (import "wasi:http/types@0.2.0" "[method]future-incoming-response.get" (func $get_response (param i32 i32)))
@@ -64,13 +67,30 @@
     (func $write_all (param $output i32) (param $at i32) (param $len i32)
         (call $blocking_write (local.get $output) (local.get $at) (local.get $len) (i32.const 128))
         (call $must_result))
-    ;; What `get` returns.
+    ;; What `send` returns.
     (func $got (param $status i32) (param $at i32) (param $len i32) (result i32)
         (i32.store16 (i32.const 256) (local.get $status))
         (i32.store (i32.const 260) (local.get $at))
         (i32.store (i32.const 264) (local.get $len))
         (i32.const 256))
-    (func $get (export "get") (param $at i32) (param $len i32) (result i32)
+    (func $finish (param $body i32) (param $output i32)
+        (call $drop_output (local.get $output))
+        (call $finish_outgoing (local.get $body) (i32.const 0) (i32.const 0) (i32.const 128))
+        (call $must_result))
+    ;; Writes blocks that begin with their numbers.
+    (func $write_blocks (param $body i32) (param $blocks i32)
+        (local $output i32)
+        (local $n i32)
+        (call $write (local.get $body) (i32.const 128))
+        (call $must_result)
+        (local.set $output (i32.load (i32.const 132)))
+        (loop $more
+            (i32.store (i32.const 65536) (local.get $n))
+            (call $write_all (local.get $output) (i32.const 65536) (i32.const 4096))
+            (local.set $n (i32.add (local.get $n) (i32.const 1)))
+            (br_if $more (i32.lt_u (local.get $n) (local.get $blocks))))
+        (call $finish (local.get $body) (local.get $output)))
+    (func $send (export "send") (param $at i32) (param $len i32) (param $blocks i32) (result i32)
         (local $handle i32)
         (local $body i32)
         (local $input i32)
@@ -81,9 +101,15 @@
             (local.get $handle) (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 0)))
         (call $must (call $set_authority (local.get $handle) (i32.const 1) (local.get $at) (local.get $len)))
         (call $must (call $set_path (local.get $handle) (i32.const 1) (i32.const 24) (i32.const 1)))
-        (call $send (local.get $handle) (i32.const 0) (i32.const 0) (i32.const 128))
+        (if (local.get $blocks) (then
+            (call $must (call $set_method (local.get $handle) (i32.const 2) (i32.const 0) (i32.const 0)))
+            (call $request_body (local.get $handle) (i32.const 128))
+            (call $must_result)
+            (local.set $body (i32.load (i32.const 132)))))
+        (call $handle (local.get $handle) (i32.const 0) (i32.const 0) (i32.const 128))
         (if (i32.load8_u (i32.const 128)) (then (return (call $got (i32.const 0) (i32.const 136) (i32.const 1)))))
         (local.set $handle (i32.load (i32.const 136)))
+        (if (local.get $blocks) (then (call $write_blocks (local.get $body) (local.get $blocks))))
         (call $wait (call $subscribe_response (local.get $handle)))
         (call $get_response (local.get $handle) (i32.const 128))
         (call $must (i32.ne (i32.load8_u (i32.const 128)) (i32.const 1)))
@@ -151,7 +177,7 @@
         ;; /wait
         (if (i32.eq (local.get $path) (i32.const 0x77)) (then
             (call $authority (local.get $request) (i32.const 128))
-            (drop (call $get (i32.load (i32.const 132)) (i32.load (i32.const 136))))
+            (drop (call $send (i32.load (i32.const 132)) (i32.load (i32.const 136)) (i32.const 0)))
             (return)))
         (local.set $fields (call $fields))
         ;; /length
@@ -176,7 +202,7 @@
         (if (i32.eq (local.get $path) (i32.const 0x73)) (then
             (call $write_all (local.get $output) (i32.const 20) (i32.const 4))
             (call $authority (local.get $request) (i32.const 128))
-            (drop (call $get (i32.load (i32.const 132)) (i32.load (i32.const 136))))
+            (drop (call $send (i32.load (i32.const 132)) (i32.load (i32.const 136)) (i32.const 0)))
             (return)))
         ;; /half
         (if (i32.eq (local.get $path) (i32.const 0x68)) (then
@@ -193,6 +219,4 @@
                 (br_if $end (i32.lt_s (local.get $len) (i32.const 0)))
                 (call $write_all (local.get $output) (i32.const 65536) (local.get $len))
                 (br $more)))
-        (call $drop_output (local.get $output))
-        (call $finish_outgoing (local.get $body) (i32.const 0) (i32.const 0) (i32.const 128))
-        (call $must_result)))
+        (call $finish (local.get $body) (local.get $output))))

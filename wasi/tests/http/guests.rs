@@ -24,10 +24,10 @@ pub(crate) static COMPONENT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
 });
 
-/// What its function `get` returns: a status, and a body.
+/// What its function `send` returns: a status, and a body.
 pub(crate) type Got = (u16, Vec<u8>);
 
-/// The number that `get` returns for `connection-refused`.
+/// The number that `send` returns for `connection-refused`.
 pub(crate) const REFUSED: u8 = 6;
 
 /// Contexts that allow nothing else than requests.

@@ -2,13 +2,14 @@
 
 use crate::common::{on_each_stack, poll_and_drop};
 use crate::guests::{ENGINE, GUEST, Got, REFUSED};
-use crate::stacks::{Kind, get, on_one_thread};
-use futures::future::{join, join_all};
+use crate::stacks::{Kind, get, on_one_thread, send};
+use futures::future::{Either, join, join_all, select};
 use std::io::{Read, Write};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use wasmtime::Result;
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_async::component::{AsyncFunc, LinkerExt};
 use wasmtime_async::{DEFAULT_STACK_SIZE, FiberStack, Stack, Store};
@@ -16,7 +17,7 @@ use wasmtime_async_wasi::{http, p2};
 use wasmtime_wasi::{WasiCtx, WasiCtxView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView};
 
-on_each_stack! { waits_at_each_step many_at_once dropped refused without_tokio }
+on_each_stack! { waits_at_each_step many_at_once dropped body_that_nobody_reads dropped_with_a_body refused without_tokio }
 
 const RESPONSE: &[u8] = b"HTTP/1.1 201 Created\r\ncontent-length: 6\r\n\r\nanswer";
 
@@ -41,10 +42,28 @@ pub(crate) async fn read_header(socket: &mut TcpStream) -> String {
     String::from_utf8(header).unwrap()
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+/// Reads a chunked body, whose header has been read.
+pub(crate) async fn read_body(socket: &mut TcpStream) -> Vec<u8> {
+    let mut socket = BufReader::new(socket);
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        socket.read_line(&mut line).await.unwrap();
+        let size = usize::from_str_radix(line.trim_end(), 16).unwrap();
+        let begin = body.len();
+        body.resize(begin + size, 0);
+        socket.read_exact(&mut body[begin..]).await.unwrap();
+        assert_eq!(socket.read_u16().await.unwrap().to_be_bytes(), *b"\r\n");
+        if size == 0 {
+            return body;
+        }
+    }
+}
+
+async fn accept(listener: &TcpListener, method: &str) -> TcpStream {
     let (mut socket, _) = listener.accept().await.unwrap();
     let header = read_header(&mut socket).await;
-    assert!(header.starts_with("GET / HTTP/1.1\r\n"), "{header}");
+    assert!(header.starts_with(&format!("{method} / HTTP/1.1\r\n")), "{header}");
     socket
 }
 
@@ -61,7 +80,7 @@ fn waits_at_each_step<S: Kind>() {
         let (listener, address) = listen().await;
         let mut guest = Box::pin(get::<S>(&address));
         assert_waits(guest.as_mut()).await;
-        let mut socket = accept(&listener).await;
+        let mut socket = accept(&listener, "GET").await;
         let steps =
             ["HTTP/1.1 201 Created\r\ntransfer-encoding: chunked\r\n\r\n", "3\r\nans\r\n", "3\r\nwer\r\n", "0\r\n"];
         for step in steps {
@@ -83,7 +102,7 @@ fn many_at_once<S: Kind>() {
         let server = async {
             let mut sockets = Vec::new();
             while sockets.len() < GUESTS {
-                sockets.push(accept(&listener).await);
+                sockets.push(accept(&listener, "GET").await);
             }
             for socket in &mut sockets {
                 socket.write_all(RESPONSE).await.unwrap();
@@ -103,13 +122,70 @@ fn dropped<S: Kind>() {
             let mut guest = Box::pin(get::<S>(&address));
             let mut socket = tokio::select! {
                 ended = guest.as_mut() => panic!("the guest did not wait for the response: {ended:?}"),
-                socket = accept(&listener) => socket,
+                socket = accept(&listener, "GET") => socket,
             };
             socket.write_all(sent.as_bytes()).await.unwrap();
             assert_waits(guest.as_mut()).await;
             poll_and_drop(guest);
             assert_eq!(socket.read(&mut [0; 10]).await.unwrap(), 0, "the guest's connection is open");
         }
+    });
+}
+
+/// More than the system keeps for a server that does not read, in blocks.
+const TOO_MUCH: u32 = 4096;
+
+/// A guest that is stuck in its request's body, and its server's end of the connection.
+async fn stuck<S: Kind>() -> (Pin<Box<impl Future<Output = Result<Got>>>>, TcpStream) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut guest = Box::pin(async move { send::<S>(&address, TOO_MUCH).await });
+    tokio::select! {
+        ended = guest.as_mut() => panic!("the guest did not wait for the response: {ended:?}"),
+        socket = accept(&listener, "POST") => (guest, socket),
+    }
+}
+
+/// Another guest comes and goes in the meantime.
+fn body_that_nobody_reads<S: Kind>() {
+    on_one_thread(async {
+        let (guest, mut socket) = stuck::<S>().await;
+        let (listener, address) = listen().await;
+        let server = async { accept(&listener, "GET").await.write_all(RESPONSE).await };
+        let other = pin!(join(get::<S>(&address), server));
+        let guest = match select(guest, other).await {
+            Either::Left((ended, _)) => panic!("nobody has read the body: {ended:?}"),
+            Either::Right(((got, _), guest)) => {
+                assert_eq!(got.unwrap(), (201, b"answer".into()));
+                guest
+            }
+        };
+        let server = async {
+            let body = read_body(&mut socket).await;
+            socket.write_all(RESPONSE).await.unwrap();
+            body
+        };
+        let (got, body) = join(guest, server).await;
+        assert_eq!(got.unwrap(), (201, b"answer".into()));
+        let numbers = body.chunks(4096).map(|block| u32::from_le_bytes(*block.first_chunk().unwrap()));
+        assert!(numbers.eq(0..TOO_MUCH));
+        assert_eq!(body.len(), 4096 * TOO_MUCH as usize);
+    });
+}
+
+fn dropped_with_a_body<S: Kind>() {
+    on_one_thread(async {
+        let (mut guest, mut socket) = stuck::<S>().await;
+        assert_waits(guest.as_mut()).await;
+        drop(guest);
+        let mut sent = Vec::new();
+        // The connection was reset, or it ends before the body does.
+        drop(socket.read_to_end(&mut sent).await);
+        assert!(sent.len() < 4096 * TOO_MUCH as usize);
+        assert!(!sent.ends_with(b"0\r\n\r\n"));
     });
 }
 
@@ -168,9 +244,9 @@ fn data_that_is_not_send() {
         let mut store = Store::new(&ENGINE, data);
         let mut stack = FiberStack::new(DEFAULT_STACK_SIZE).unwrap();
         let instance = linker.instantiate_on(&mut stack, &mut store, &GUEST).await.unwrap();
-        let get = instance.get_typed_func::<(String,), (Got,)>(&mut store, "get").unwrap();
-        let get = AsyncFunc::from(get).call(&mut stack, &mut store, (nowhere().await,)).await;
-        assert_eq!(get.unwrap(), ((0, vec![REFUSED]),));
+        let send = instance.get_typed_func::<(String, u32), (Got,)>(&mut store, "send").unwrap();
+        let got = AsyncFunc::from(send).call(&mut stack, &mut store, (nowhere().await, 0)).await;
+        assert_eq!(got.unwrap(), ((0, vec![REFUSED]),));
         assert_eq!(Rc::strong_count(&store.data().seen), 1);
     });
 }

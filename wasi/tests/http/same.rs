@@ -2,8 +2,8 @@
 
 use crate::common::on_each_stack;
 use crate::guests::{Data, ENGINE, GUEST, Got};
-use crate::outgoing::{listen, nowhere, read_header};
-use crate::stacks::{Kind, get, handle, on_one_thread, request};
+use crate::outgoing::{listen, nowhere, read_body, read_header};
+use crate::stacks::{Kind, get, handle, on_one_thread, request, send};
 use bytes::Bytes;
 use futures::future::join;
 use http::Response;
@@ -17,7 +17,7 @@ use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 
-on_each_stack! { sent handled }
+on_each_stack! { sent sent_with_a_body handled }
 
 fn upstream_linker() -> Linker<Data> {
     let mut linker = Linker::new(&ENGINE);
@@ -26,11 +26,11 @@ fn upstream_linker() -> Linker<Data> {
     linker
 }
 
-async fn upstream_get(authority: &str) -> Result<Got> {
+async fn upstream_send(authority: &str, blocks: u32) -> Result<Got> {
     let mut store = Store::new(&ENGINE, Data::default());
     let instance = upstream_linker().instantiate_async(&mut store, &GUEST).await?;
-    let get = instance.get_typed_func::<(&str,), (Got,)>(&mut store, "get")?;
-    Ok(get.call_async(&mut store, (authority,)).await?.0)
+    let send = instance.get_typed_func::<(&str, u32), (Got,)>(&mut store, "send")?;
+    Ok(send.call_async(&mut store, (authority, blocks)).await?.0)
 }
 
 /// Answers one request with these bytes, and closes the connection.
@@ -52,15 +52,38 @@ fn sent<S: Kind>() {
         ];
         for response in responses {
             let (listener, address) = listen().await;
-            let (expected, ()) = join(upstream_get(&address), serve_once(listener, response)).await;
+            let (expected, ()) = join(upstream_send(&address, 0), serve_once(listener, response)).await;
             let (listener, address) = listen().await;
             let (got, ()) = join(get::<S>(&address), serve_once(listener, response)).await;
             assert_eq!(got.unwrap(), expected.unwrap(), "{response}");
         }
         let address = nowhere().await;
         for address in [&address, "no such host:80", ""] {
-            let (got, expected) = (get::<S>(address).await, upstream_get(address).await);
+            let (got, expected) = (get::<S>(address).await, upstream_send(address, 0).await);
             assert_eq!(got.map_err(|error| root(&error)), expected.map_err(|error| root(&error)), "{address}");
+        }
+    });
+}
+
+/// Returns the body that it got.
+async fn serve_body(listener: TcpListener) -> Vec<u8> {
+    let (mut socket, _) = listener.accept().await.unwrap();
+    let header = read_header(&mut socket).await;
+    assert!(header.starts_with("POST / HTTP/1.1\r\n"), "{header}");
+    let body = read_body(&mut socket).await;
+    socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+    body
+}
+
+fn sent_with_a_body<S: Kind>() {
+    on_one_thread(async {
+        for blocks in [1, 500] {
+            let (listener, address) = listen().await;
+            let (expected, expected_body) = join(upstream_send(&address, blocks), serve_body(listener)).await;
+            let (listener, address) = listen().await;
+            let (got, body) = join(send::<S>(&address, blocks), serve_body(listener)).await;
+            assert_eq!(got.unwrap(), expected.unwrap());
+            assert!(body == expected_body && body.len() == 4096 * blocks as usize);
         }
     });
 }

@@ -41,13 +41,18 @@ impl Kind for SendFiberStack {
     }
 }
 
-/// A guest sends a request.
+/// A guest sends a request without a body.
 pub(crate) async fn get<S: Kind>(authority: &str) -> Result<Got> {
+    send::<S>(authority, 0).await
+}
+
+/// A guest sends a request, with a body if there are blocks.
+pub(crate) async fn send<S: Kind>(authority: &str, blocks: u32) -> Result<Got> {
     let mut store = Store::new(&ENGINE, Data::default());
     let mut stack = S::new_stack();
     let instance = S::linker().instantiate_on(&mut stack, &mut store, &GUEST).await?;
-    let get = AsyncFunc::from(instance.get_typed_func::<(&str,), (Got,)>(&mut store, "get")?);
-    Ok(get.call(&mut stack, &mut store, (authority,)).await?.0)
+    let send = AsyncFunc::from(instance.get_typed_func::<(&str, u32), (Got,)>(&mut store, "send")?);
+    Ok(send.call(&mut stack, &mut store, (authority, blocks)).await?.0)
 }
 
 pub(crate) type RequestBody = UnsyncBoxBody<Bytes, wasmtime_wasi_http::Error>;
