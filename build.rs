@@ -1,5 +1,6 @@
-//! Sets `cfg(fiber_stack)` where `FiberStack` exists: the feature `fiber` is on, and the target has stack switching. Sets
-//! `cfg(thread_list)` where wasmtime's per-thread list of activations is looked for. `cfg(next_wasmtime)` is set by `.ci/next`.
+//! Sets `cfg(fiber_stack)` where `FiberStack` exists: the feature `fiber` is on, and the target has stack switching. There it
+//! also sets `cfg(thread_list)` if wasmtime's per-thread list of activations is looked for, and otherwise `cfg(call_hook)`.
+//! `cfg(next_wasmtime)` is set by `.ci/next`.
 
 use std::env;
 
@@ -12,7 +13,8 @@ const PROCESSORS: [&str; 5] = ["x86_64", "aarch64", "arm", "x86", "loongarch64"]
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(fiber_stack, thread_list, next_wasmtime)");
+    println!("cargo::rerun-if-env-changed=WITHOUT_THREAD_LIST");
+    println!("cargo::rustc-check-cfg=cfg(fiber_stack, thread_list, call_hook, next_wasmtime)");
     let of_target = |name| env::var(name).expect("cargo says which");
     let has_feature = |name| env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
     let (system, processor) = (of_target("CARGO_CFG_TARGET_OS"), of_target("CARGO_CFG_TARGET_ARCH"));
@@ -25,8 +27,9 @@ fn main() {
     let has_fibers = system == "windows" && processor == "x86_64";
     if has_feature("FIBER") && (has_coroutines || has_fibers) {
         println!("cargo::rustc-cfg=fiber_stack");
-        if system == "linux" || system == "windows" {
-            println!("cargo::rustc-cfg=thread_list");
-        }
+        // `WITHOUT_THREAD_LIST` is for tests of what the crate does on other systems: see `CONTRIBUTING.md`. `Cargo.toml`
+        // asks for wasmtime's feature `call-hook` there.
+        let has_list = ["linux", "windows"].contains(&&*system) && env::var_os("WITHOUT_THREAD_LIST").is_none();
+        println!("cargo::rustc-cfg={}", if has_list { "thread_list" } else { "call_hook" });
     }
 }

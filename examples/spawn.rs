@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use wasmtime::{Caller, Engine, InstancePre, Linker, Module, Result};
 #[cfg(fiber_stack)]
 use wasmtime_async::SendFiberStack as TaskStack;
-// Calls on this stack are `Send`, too, and every target has it (it needs the feature `tokio`).
+// Calls on this stack are `Send`, too, and every target has it (with the features `thread-backend` and `tokio`).
 #[cfg(not(fiber_stack))]
 use wasmtime_async::ThreadStack as TaskStack;
 use wasmtime_async::{AsyncFunc, DEFAULT_STACK_SIZE, InstancePreExt, LinkerExt, Pool, Store};
@@ -108,6 +108,9 @@ fn linker(engine: &Engine) -> Result<Linker<Arc<Host>>> {
 /// One call, from making the stack to the result. Nothing in it ties it to a thread.
 async fn call(n: i32, pool: Pool<TaskStack>, guest: InstancePre<Arc<Host>>, host: Arc<Host>) -> Result<i32> {
     let mut stack = pool.get().await?;
+    // Timers in host functions need tokio's runtime, which a stack's thread does not have by itself.
+    #[cfg(not(fiber_stack))]
+    wasmtime_async::Stack::set_ambient(&mut *stack, wasmtime_async::tokio_runtime);
     let mut store = Store::new(guest.module().engine(), host);
     let instance = guest.instantiate_on(&mut *stack, &mut store).await?;
     let run = AsyncFunc::from(instance.get_typed_func::<i32, i32>(&mut store, "run")?);

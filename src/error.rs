@@ -61,8 +61,8 @@ pub enum Error {
     )]
     NotSend,
 
-    /// wasmtime's per-thread list is needed, and cannot be read here. A [`SendFiberStack`](crate::SendFiberStack) and
-    /// nested calls need it. On Linux and Windows a [`FiberStack`](crate::FiberStack) does, too.
+    /// wasmtime's per-thread list is needed, and cannot be read here. Fiber stacks need it on Linux and Windows, and
+    /// nested calls on fiber stacks need it on every system.
     #[error(
         "wasmtime's list of activations cannot be read here, and nested calls and fiber stacks need it: use a `ThreadStack` \
          (feature `thread-backend`)"

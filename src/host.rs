@@ -115,8 +115,8 @@ pub struct WithCaller<Params>(PhantomData<Params>);
     note = "expected `|a: i32, b: i64, …| async move {{ … }}` or `|caller: Caller<'_, T>, a: i32, …| {{ …; async move {{ … }} }}`: \
             at most 15 parameters, each with its type, each a wasm type; a future that is `Send`, of a wasm type, a tuple of \
             them, or a `wasmtime::Result` of either; itself `Send + Sync + 'static`",
-    note = "a closure in wasmtime's own shape, `|caller, (a, b): (i32, i64)| Box::new(async move {{ … }})`, goes to \
-            `func_wrap_suspending_boxed`",
+    note = "a future that keeps its `Caller` cannot be used here: register `async fn f(caller: Caller<'_, T>, a: i32)` with \
+            `func_wrap_suspending_boxed(…, |caller, (a,): (i32,)| Box::new(f(caller, a)))`",
     note = "of an async closure, `async |…| …`, Rust cannot ask for a `Send` future: write `|…| async move {{ … }}`, or use \
             `func_wrap_suspending`, for a `FiberStack` or a `ThreadStack`"
 )]
@@ -135,6 +135,11 @@ pub trait SendHostFn<T: 'static, Marker>: Send + Sync + 'static {
 
 /// The parameters of a host function as one tuple of 0 to 15 wasm types, as wasmtime's own `func_wrap_async` takes
 /// them.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the parameters of a host function",
+    label = "not a tuple of wasm types",
+    note = "the parameters are one tuple of at most 15 wasm types: `(n,): (i32,)`, `(a, b): (i32, i64)`, or `(): ()`"
+)]
 pub trait HostParams: Extended + Sized + 'static {
     /// The parameters in the form that wasmtime expects.
     #[doc(hidden)]

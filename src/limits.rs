@@ -16,6 +16,8 @@ use crate::stack::fiber::Root;
 use crate::sync::cell::Cell;
 use std::ptr;
 use std::thread;
+#[cfg(call_hook)]
+use wasmtime::CallHook;
 
 /// What a stack suspends.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -82,6 +84,9 @@ pub(crate) struct Limits {
     /// Where the call's part of the thread's list of activations begins.
     #[cfg(fiber_stack)]
     root: Cell<Root>,
+    /// How often the guests of the call's store are entered within the call, where the list cannot be read.
+    #[cfg(call_hook)]
+    entered: Cell<usize>,
 }
 
 impl Limits {
@@ -93,6 +98,8 @@ impl Limits {
             poller_panics: Cell::new(false),
             #[cfg(fiber_stack)]
             root: Cell::new(Root::UNSEEN),
+            #[cfg(call_hook)]
+            entered: Cell::new(0),
         }
     }
 
@@ -106,6 +113,20 @@ impl Limits {
     pub(crate) fn begin(&self, store: *const (), known: bool) {
         self.store.set(store);
         self.known.set(known);
+        #[cfg(call_hook)]
+        self.entered.set(0);
+    }
+
+    /// Notes that guests of this store are being entered or left.
+    #[cfg(call_hook)]
+    pub(crate) fn count(&self, store: *const (), hook: CallHook) {
+        let entered = self.entered.get();
+        match hook {
+            _ if store != self.store.get() => {}
+            CallHook::CallingWasm => self.entered.set(entered.wrapping_add(1)),
+            CallHook::ReturningFromWasm => self.entered.set(entered.wrapping_sub(1)),
+            CallHook::CallingHost | CallHook::ReturningFromHost => {}
+        }
     }
 
     /// Whether the call was made with this store.
@@ -182,12 +203,13 @@ impl Limits {
     }
 
     /// Whether exactly one of wasmtime's activations lies between the root of the call and the running code. If that
-    /// cannot be seen, the answer is no, except on systems where no `FiberStack` can see it.
+    /// cannot be seen, the answer is no.
+    #[cfg_attr(not(fiber_stack), expect(clippy::unused_self, reason = "threads suspend anything"))]
     fn is_next_to_root(&self) -> bool {
-        #[cfg(fiber_stack)]
-        if let Some(seen) = self.root.get().is_one_activation_away() {
-            return seen;
+        cfg_select! {
+            thread_list => self.root.get().is_one_activation_away(),
+            call_hook => self.entered.get() == 1,
+            _ => false,
         }
-        !cfg!(thread_list) && self.rule != Rule::KnownSend
     }
 }

@@ -243,11 +243,14 @@ unsafe fn step<F: Future>(guest: *mut (), frame: &Frame) -> Poll<()> {
     // The future is dropped here, because a nested call's future that is still in it enters the stack to cancel its
     // guest.
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| guest.future.set(None))) {
-        match &guest.outcome {
-            // The payload's destructor may panic.
-            Some(Err(_)) => mem::forget(payload),
-            _ => guest.outcome = Some(Err(payload)),
-        }
+        // Destructors of payloads and outputs may panic, too. Nothing may unwind out of here.
+        let (first, second) = match guest.outcome.take() {
+            Some(Err(first)) => (first, Some(payload)),
+            Some(Ok(output)) => (payload, catch_unwind(AssertUnwindSafe(|| drop(output))).err()),
+            None => (payload, None),
+        };
+        mem::forget(second);
+        guest.outcome = Some(Err(first));
     }
     Poll::Ready(())
 }

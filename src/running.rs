@@ -97,9 +97,13 @@ impl<'a, B: Backend, T: 'static, J: Job<T>> Running<'a, B, T, J> {
         let mut runner = ManuallyDrop::new(runner);
         let mut slot = Slot::<T, J> { begin, end: None };
         B::frame(&runner).begin_entry(ptr::from_mut(&mut slot).cast(), waker);
+        // Whatever happens, the store is lost unless the call ends.
+        if let Some(suspended) = &mut self.suspended {
+            **suspended = true;
+        }
         // SAFETY: slot and waker outlive this call of `enter`. The slot has the type that `run` expects, because
         // `prepare` set `run` with the same `T` and `J`. An unfinished runner goes into `State::Suspended`, and is only
-        // taken from there to be entered again.
+        // taken from there to be entered again. If its call is lost, it is forgotten.
         unsafe { B::enter(&mut runner) };
         if let Some(suspended) = &mut self.suspended {
             **suspended = slot.end.is_none();

@@ -1,5 +1,7 @@
 //! The store: wasmtime's store, and whether a call is suspended in it.
 
+#[cfg(call_hook)]
+use crate::stack::fiber::count_entries;
 use std::fmt;
 use std::mem;
 use std::ops::{Deref, DerefMut};
@@ -11,8 +13,8 @@ use wasmtime::{AsContext, AsContextMut, Engine, StoreContext, StoreContextMut};
 ///
 /// A call borrows the store until the call ends or is dropped. During a call, host functions have a
 /// [`Caller`](wasmtime::Caller) instead. They use it to call guests of the same store: with
-/// [`AsyncFunc::call_within`](crate::AsyncFunc::call_within) and similar methods, which may wait, or with wasmtime's
-/// own `func.call(&mut caller, …)`.
+/// [`AsyncFunc::call_within`](crate::AsyncFunc::call_within) and similar methods, which may wait, or, unless such a
+/// call is suspended, with wasmtime's own `func.call(&mut caller, …)`.
 ///
 /// # Forgetting
 ///
@@ -90,6 +92,12 @@ impl<T: 'static> Store<T> {
 
 impl<T: 'static> From<wasmtime::Store<T>> for Store<T> {
     fn from(store: wasmtime::Store<T>) -> Self {
+        #[cfg(call_hook)]
+        let store = {
+            let mut store = store;
+            count_entries(&mut store);
+            store
+        };
         Self { inner: Some(store), suspended: false }
     }
 }
@@ -157,7 +165,7 @@ impl<T: fmt::Debug + 'static> fmt::Debug for Store<T> {
 ///
 /// Use it as a bound in code that is generic over the stack. Implement it for a type that wraps a store.
 #[diagnostic::on_unimplemented(
-    message = "a call on a stack takes a `wasmtime_async::Store`, and `{Self}` is none",
+    message = "a call on a stack takes a `wasmtime_async::Store`, but `{Self}` is not one",
     label = "not a store of this crate",
     note = "inside a call, call the guest right there: in an async host function by `func.call_within(&mut caller, …)`, which \
             may wait, or by wasmtime's own `func.call(&mut caller, …)`; for modules by `linker.instantiate_within(&mut caller, \

@@ -42,26 +42,35 @@ use wasmtime::Trap;
 /// - [`Trap::StackOverflow`](wasmtime::Trap::StackOverflow) if calls within calls have left less than a quarter of the
 ///   space for host functions.
 ///
-/// While a nested call is under way, and afterwards until the host function next waits, its future cannot enter
-/// compiled guests with wasmtime's own synchronous functions. They trap with
-/// [`Trap::StackOverflow`](wasmtime::Trap::StackOverflow) as soon as they reach a function that checks its stack.
-///
 /// The host function's future gets the result at its next poll, which follows at once. So if a nested call races
 /// against something else, and both become ready in the same poll, the other one wins.
 ///
+/// # wasmtime's own synchronous calls
+///
+/// While a nested call is suspended, the host function cannot enter compiled guests with wasmtime's own synchronous
+/// functions, such as `func.call(&mut caller, …)`. The same holds after a suspended call was dropped, for instance by a
+/// timeout, until the host function has waited for something else that was pending. The guest traps with
+/// [`Trap::StackOverflow`](wasmtime::Trap::StackOverflow) as soon as it reaches a function that checks its stack. Use
+/// `call_within` there, which always works.
+///
 /// # Panics
 ///
-/// `poll` propagates a panic of a host function that the nested guest called.
+/// `poll` propagates a panic of a host function that the nested guest called. If this is dropped before that poll,
+/// because something else won the race, the panic is dropped with it.
 ///
 /// # Cancel safety
 ///
 /// Dropping this while it is suspended unwinds the nested guest and all calls within it, as dropping a
-/// [`Call`](crate::Call) does. The host function continues.
+/// [`Call`](crate::Call) does. The host function continues. Drop it where you poll it, in the future of the host
+/// function: anywhere else, such as on another thread or within another call, the stack cannot be entered, and the
+/// nested call is forgotten.
 ///
 /// # Forgetting
 ///
 /// A nested call that is forgotten while it is suspended stays on the stack above its host function forever. When the
-/// host function ends, however it ends, the whole call ends with [`Error::Lost`], and its store is lost.
+/// host function ends, however it ends, the whole call ends with [`Error::Lost`], and its store is lost. One that is
+/// forgotten after its first poll, before it has begun, costs nothing else than wasmtime's own synchronous calls, as
+/// above, until the host function ends.
 #[must_use = "futures do nothing unless they are awaited or polled"]
 pub struct CallWithin<'a, T: 'static, J: Job<T>> {
     /// Not dropped where the stack cannot be entered.

@@ -52,4 +52,7 @@ mod wakers_in_nested_polls;
 mod wasmtimes_own;
 #[cfg(all(windows, fiber_stack))]
 mod windows;
+#[cfg(not(call_hook))]
 mod within;
+#[cfg(call_hook)]
+mod without_list;

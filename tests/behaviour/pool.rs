@@ -314,7 +314,7 @@ fn clones_are_the_same_pool<K: Kind>(code: Code) -> Result<()> {
 }
 
 /// Calls that are `Send` and hold a stack from a pool. Each poll is on the next thread.
-#[cfg(thread_list)]
+#[cfg(fiber_stack)]
 #[test]
 fn calls_go_from_thread_to_thread() -> Result<()> {
     use std::collections::VecDeque;

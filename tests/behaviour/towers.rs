@@ -299,7 +299,7 @@ fn kinds_of_stacks_in_turn() {
                 Climb::alternating::<Fiber, Unchecked>(Code::Pulley, ending),
                 Climb::alternating::<Unchecked, Fiber>(Code::Pulley, ending),
             ]);
-            #[cfg(thread_list)]
+            #[cfg(fiber_stack)]
             climbs.extend([
                 Climb::alternating::<crate::support::SendFiber, Fiber>(Code::Pulley, ending),
                 Climb::alternating::<Thread, crate::support::SendFiber>(Code::Pulley, ending),
@@ -315,7 +315,7 @@ fn kinds_of_stacks_in_turn() {
 }
 
 /// Two kinds whose calls are `Send`, on alternating threads.
-#[cfg(all(thread_list, feature = "thread-backend"))]
+#[cfg(all(fiber_stack, feature = "thread-backend"))]
 #[test]
 fn kinds_of_stacks_that_change_threads() {
     use crate::support::{SendFiber, Thread};

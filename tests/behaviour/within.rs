@@ -31,23 +31,6 @@ use std::task::Poll;
 use wasmtime::{AsContextMut, Caller, Func, Result};
 use wasmtime_async::{AsyncFunc, Error, FuncExt, Store};
 
-/// What a test must know about how nested calls run.
-pub(crate) trait Nests: Kind {
-    /// Whether nested calls run within one poll.
-    const IN_PLACE: bool = false;
-}
-
-#[cfg(fiber_stack)]
-impl Nests for crate::support::Fiber {}
-#[cfg(fiber_stack)]
-impl Nests for crate::support::Unchecked {}
-#[cfg(thread_list)]
-impl Nests for crate::support::SendFiber {}
-#[cfg(feature = "thread-backend")]
-impl Nests for crate::support::Thread {
-    const IN_PLACE: bool = true;
-}
-
 /// Makes tests like [`matrix!`], on the stacks where the host function's future is pending during a nested call.
 macro_rules! fibers {
     ($($test:ident),+ $(,)?) => {
@@ -155,7 +138,7 @@ pub(crate) fn end<F: Future + Unpin>(call: &mut F) -> (usize, F::Output) {
 /// Checks how many polls found a call pending: one for each wait, whoever waits. In place, a future that was suspended
 /// in the middle of its poll is polled again at once, without a poll of the whole call.
 #[track_caller]
-pub(crate) fn assert_polls<K: Nests>(polls: usize, expected: usize) {
+pub(crate) fn assert_polls<K: Kind>(polls: usize, expected: usize) {
     assert!(polls == expected || K::IN_PLACE && (1..expected).contains(&polls), "{polls} polls instead of {expected}");
 }
 

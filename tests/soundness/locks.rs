@@ -47,9 +47,7 @@ fn a_cell_initialised_by_what_the_guest_computes<S: Checked>() -> Result<()> {
     let host = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| {
         let mut compute = |polls| compute.call(&mut caller, polls).map_err(|error| refused(Err(error)));
         // One of the two has something to wait for.
-        if cfg!(thread_list) {
-            assert_eq!(*inner_waits.get_or_init(|| compute(1)), Err(Between::NestedCall));
-        }
+        assert_eq!(*inner_waits.get_or_init(|| compute(1)), Err(Between::NestedCall));
         assert_eq!(*inner_ready.get_or_init(|| compute(0)), Ok(100));
     });
     let mut stack = stack::<S>();
@@ -105,10 +103,7 @@ fn a_lock_held_at_the_end_of_a_time_slice<S: Checked>() -> Result<()> {
     let locked = Func::wrap(&mut store, move |mut caller: Caller<'_, ()>| {
         let mut count = inner.lock().unwrap_or_else(PoisonError::into_inner);
         let slice = caller.get_export("slice").and_then(Extern::into_func).expect("is exported");
-        // Elsewhere the crate does not see this, as the documentation says.
-        if cfg!(thread_list) {
-            assert_eq!(refused(slice.call(&mut caller, &[], &mut [])), Between::NestedCall);
-        }
+        assert_eq!(refused(slice.call(&mut caller, &[], &mut [])), Between::NestedCall);
         assert_eq!(refused(yield_now()), Between::HostCode);
         *count += 1;
     });

@@ -11,7 +11,6 @@ mod forgotten;
 mod guests;
 mod locks;
 mod other_stacks;
-#[cfg(thread_list)]
 mod send;
 mod thread_locals;
 mod threads;
@@ -41,7 +40,6 @@ macro_rules! checked {
             $crate::checked!(@tests wasmtime_async::FiberStack, $($test),+);
         }
 
-        #[cfg(thread_list)]
         mod send_fiber_stack {
             $crate::checked!(@tests wasmtime_async::SendFiberStack, $($test),+);
         }
@@ -196,13 +194,10 @@ impl Ways {
         expect(suspend_until(pending(1)).map_err(Into::into), Between::HostCode);
         expect(yield_now().map_err(Into::into), Between::HostCode);
         expect(Self::in_another_store(store.as_context().engine()), Between::OtherStore);
-        // Elsewhere the crate does not see these, as the documentation says.
-        if cfg!(thread_list) {
-            expect(self.wait.call(&mut *store, &[], &mut []), Between::NestedCall);
-            expect(self.again.call(&mut *store, &[], &mut []), Between::NestedCall);
-            let started = Instance::new(&mut *store, &self.starts, &[self.wait.into()]);
-            expect(started.map(drop), Between::NestedCall);
-        }
+        expect(self.wait.call(&mut *store, &[], &mut []), Between::NestedCall);
+        expect(self.again.call(&mut *store, &[], &mut []), Between::NestedCall);
+        let started = Instance::new(&mut *store, &self.starts, &[self.wait.into()]);
+        expect(started.map(drop), Between::NestedCall);
         // If there is nothing to wait for, waiting works everywhere.
         suspend_until(pending(0)).expect("is ready at once");
     }

@@ -114,16 +114,16 @@ const DEPTH: usize = 4;
 /// The offset of the only field that makes a list of the activations, on a thread that is in none.
 fn find_field(list: ThreadList) -> Option<u32> {
     /// Collects the activations from the oldest on, each with its first words, as the youngest one sees them.
-    fn nest(list: ThreadList, heads: &mut Vec<usize>, seen: &mut Vec<(usize, [usize; WORDS])>) -> Result<()> {
+    fn nest(list: ThreadList, heads: &mut Vec<*const ()>, seen: &mut Vec<(usize, [usize; WORDS])>) -> Result<()> {
         in_activation(|| {
-            heads.push(list.head().addr() & !1);
+            heads.push(list.head().activation());
             if heads.len() < DEPTH {
                 return nest(list, heads, seen);
             }
             // SAFETY: above the address of an activation is its stack, which is in use, and nothing writes to it in the
             // meantime.
-            let word = |head, n| unsafe { read_word(head + n * mem::size_of::<usize>()) };
-            seen.extend(heads.iter().map(|&head| (head, std::array::from_fn(|n| word(head, n)))));
+            let word = |head: *const (), n| unsafe { read_word(head.cast::<usize>().wrapping_add(n)) };
+            seen.extend(heads.iter().map(|&head| (head.addr(), std::array::from_fn(|n| word(head, n)))));
             Ok(())
         })
     }

@@ -21,6 +21,7 @@
 use super::activation::in_activation;
 use super::find::Layout;
 use super::words::Word;
+use std::arch::asm;
 use std::cell::Cell;
 use std::ptr;
 use wasmtime::Engine;
@@ -44,6 +45,11 @@ impl Head {
 
     pub(super) fn addr(self) -> usize {
         self.0.addr()
+    }
+
+    /// The activation itself. Null if there is none.
+    pub(super) fn activation(self) -> *const () {
+        self.0.map_addr(|head| head & !1)
     }
 }
 
@@ -102,12 +108,12 @@ impl ThreadList {
     /// The activation that was the head when the current one was entered.
     #[inline]
     pub(super) fn before_head(self) -> Option<usize> {
-        let activation = self.head().addr() & !1;
-        if activation == 0 {
+        let activation = self.head().activation();
+        if activation.is_null() {
             return None;
         }
         // SAFETY: the head is an activation on a stack of this thread, which has this field.
-        Some(unsafe { read_word(activation + self.prev as usize) })
+        Some(unsafe { read_word(activation.wrapping_byte_add(self.prev as usize).cast()) })
     }
 
     /// Replaces the whole list.
@@ -151,22 +157,28 @@ impl ThreadList {
     }
 }
 
-/// A word of memory that Rust knows nothing about.
+/// A word of memory that Rust knows nothing about. It may be a part of anything, and may never have been written.
+///
+/// The instruction is hidden from the compiler, to which such a read would be undefined, and from the address sanitizer,
+/// to which the space between a stack's variables is out of bounds.
 ///
 /// # Safety
 ///
-/// There is memory at the address. The address is aligned, and nothing writes there in the meantime.
-pub(super) unsafe fn read_word(address: usize) -> usize {
-    cfg_select! {
-        // Hidden from the address sanitizer, which considers the space between a stack's variables out of bounds.
-        target_arch = "x86_64" => {
+/// The memory at this address can be read. The address is aligned, and no other thread writes there in the meantime.
+#[inline]
+pub(super) unsafe fn read_word(address: *const usize) -> usize {
+    macro_rules! read {
+        ($instruction:literal) => {{
             let word;
             // SAFETY: up to the caller.
-            unsafe { std::arch::asm!("mov {}, [{}]", out(reg) word, in(reg) address, options(nostack, readonly, preserves_flags)) };
+            unsafe { asm!($instruction, out(reg) word, in(reg) address, options(nostack, readonly, preserves_flags)) };
             word
-        }
-        // SAFETY: up to the caller.
-        _ => unsafe { ptr::with_exposed_provenance::<usize>(address).read_volatile() },
+        }};
+    }
+    cfg_select! {
+        any(target_arch = "x86_64", target_arch = "x86") => read!("mov {}, [{}]"),
+        any(target_arch = "aarch64", target_arch = "arm") => read!("ldr {}, [{}]"),
+        target_arch = "loongarch64" => read!("ld.d {}, {}, 0"),
     }
 }
 
@@ -194,10 +206,9 @@ impl Root {
         self.0.is_some()
     }
 
-    /// Whether exactly one activation is above the root on this thread. `None` if the list cannot be read.
-    pub(crate) fn is_one_activation_away(self) -> Option<bool> {
-        let Head(root) = self.0?;
-        let before = ThreadList::of_this_thread()?.before_head();
-        Some(before == Some(root.addr() & !1))
+    /// Whether exactly one activation is above the root on this thread. If the list cannot be read, the answer is no.
+    pub(crate) fn is_one_activation_away(self) -> bool {
+        let (Some(root), Some(list)) = (self.0, ThreadList::of_this_thread()) else { return false };
+        list.before_head() == Some(root.addr() & !1)
     }
 }

@@ -61,7 +61,7 @@ impl Memory {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let start = NonZeroUsize::new(start.addr()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let start = NonZeroUsize::new(start.expose_provenance()).ok_or(io::ErrorKind::OutOfMemory)?;
         let [aside, coroutine, parking] = Self::stacks(start.get() + len, size, page);
         let registered = |Range { start, end }: Range<usize>| {
             ValgrindStackRegistration::new(ptr::with_exposed_provenance_mut(start), end - start)

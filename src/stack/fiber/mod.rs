@@ -38,6 +38,8 @@ use crate::limits::Rule;
 pub(crate) use coroutine::leave;
 pub(crate) use list::Root;
 use list::ThreadList;
+#[cfg(call_hook)]
+pub(crate) use list::count_entries;
 use runner::Runner;
 pub(crate) use runner::{has_room, prepare_aside, resume};
 pub use send::SendFiberStack;
@@ -63,9 +65,9 @@ use wasmtime::Engine;
 /// [`unchecked`](Self::unchecked), at your own risk.
 ///
 /// To see that a synchronous host function has called its own guest again, the crate reads wasmtime's list of
-/// activations. This works on Linux and Windows. On other systems it does not see this: if the guest that such a
-/// function calls may wait, the function must not hold any of the above. On no system does the crate see a hook of
-/// wasmtime's feature `call-hook` that calls a guest before another one is entered, or after it was left.
+/// activations on Linux and Windows. There it does not see a hook of wasmtime's feature `call-hook` that calls a guest
+/// before another one is entered, or after it was left. On other systems it counts entries itself, with such a hook in
+/// each [`Store`](crate::Store). If you replace that hook, calls in the store cannot wait on checked stacks.
 ///
 /// # Memory
 ///
@@ -164,6 +166,14 @@ impl Fiber {
         Ok(Self { size, rule, idle: Some(Runner::new(size, rule)?), hook: None })
     }
 
+    /// For a rule that must see what is on the stack.
+    fn checked(size: usize, rule: Rule) -> Result<Self, Error> {
+        if cfg!(thread_list) && ThreadList::of_this_thread().is_none() {
+            return Err(Error::NoThreadList);
+        }
+        Self::new(size, rule)
+    }
+
     fn set_hook(&mut self, hook: Hook) {
         if let Some(idle) = &self.idle {
             idle.frame().set_hook(Some(hook.clone()));
@@ -220,10 +230,7 @@ impl Stack for FiberStack {
     /// In addition, [`Error::NoThreadList`] if wasmtime's list of activations cannot be read on Linux or Windows, for
     /// example because the system provided no thread to look for it.
     fn new(size: usize) -> Result<Self, Error> {
-        if cfg!(thread_list) && ThreadList::of_this_thread().is_none() {
-            return Err(Error::NoThreadList);
-        }
-        Ok(Self(Fiber::new(size, Rule::Known)?))
+        Ok(Self(Fiber::checked(size, Rule::Known)?))
     }
 
     fn size(&self) -> usize {

@@ -9,7 +9,7 @@ use crate::frame::{Frame, Leave};
 use crate::limits::Rule;
 use crate::stack::here;
 use std::cell::{Cell, UnsafeCell};
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::task::Poll;
 
 /// The memory of a stack, and what enters it.
@@ -54,9 +54,9 @@ impl Runner {
             is_guarded: Cell::new(false),
             coroutine: UnsafeCell::new(coroutine),
         };
-        let parts = Box::leak(Box::new(parts));
-        parts.frame.nesting.set_runner(ptr::from_ref(parts).cast());
-        Ok(Self(NonNull::from(parts)))
+        let runner = Self(NonNull::from(Box::leak(Box::new(parts))));
+        runner.frame().nesting.set_runner(runner.0.as_ptr().cast_const().cast());
+        Ok(runner)
     }
 
     #[inline]

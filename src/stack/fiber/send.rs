@@ -1,6 +1,5 @@
 //! The stack whose calls are `Send`.
 
-use super::list::ThreadList;
 use super::runner::Runner;
 use super::{Fiber, Rule};
 use crate::Error;
@@ -67,12 +66,9 @@ impl Stack for SendFiberStack {
     ///
     /// # Errors
     ///
-    /// In addition, [`Error::NoThreadList`] on systems where wasmtime's list of activations cannot be read.
+    /// In addition, [`Error::NoThreadList`] if wasmtime's list of activations cannot be read on Linux or Windows.
     fn new(size: usize) -> Result<Self, Error> {
-        if ThreadList::of_this_thread().is_none() {
-            return Err(Error::NoThreadList);
-        }
-        Ok(Self(Fiber::new(size, Rule::KnownSend)?))
+        Ok(Self(Fiber::checked(size, Rule::KnownSend)?))
     }
 
     fn size(&self) -> usize {

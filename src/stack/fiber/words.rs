@@ -2,10 +2,10 @@
 #![expect(unsafe_code, reason = "looks at thread-local variables of another crate")]
 
 use super::activation::in_activation;
+use super::list::read_word;
 use super::memory::Memory;
 use corosensei::stack::Stack as _;
 use corosensei::{Coroutine, CoroutineResult};
-use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::mem;
 use std::ops::Range;
@@ -30,14 +30,14 @@ impl Place {
         // Comes before looking for the block, because a library's block is created when it is first used.
         Engine::tls_eager_initialize();
         let block = tls_blocks().into_iter().find(|block| block.module == self.module)?;
-        Some(Word(ptr::from_ref(block.words.get(self.offset)?).cast_mut().cast()))
+        (self.offset < block.len).then(|| Word(block.start.wrapping_add(self.offset)))
     }
 
     /// The place of the word at this address of the calling thread.
     #[cfg(all(test, not(feature = "loom")))]
     pub(super) fn of(address: usize) -> Option<Self> {
-        tls_blocks().into_iter().find_map(|Block { module, words }| {
-            let offset = words.iter().position(|word| ptr::from_ref(word).addr() == address)?;
+        tls_blocks().into_iter().find_map(|Block { module, start, len }| {
+            let offset = (0..len).find(|offset| start.wrapping_add(*offset).addr() == address)?;
             Some(Self { module, offset })
         })
     }
@@ -60,10 +60,13 @@ impl Word {
     }
 }
 
-/// The TLS block of one module on the calling thread.
+/// The TLS block of one module on the calling thread. (No references, because the variables there are borrowed by
+/// whoever uses them.)
 struct Block {
     module: usize,
-    words: &'static [Cell<usize>],
+    start: *mut *mut (),
+    /// In words.
+    len: usize,
 }
 
 /// The TLS blocks of the calling thread. They must only be used on it, and not after its end.
@@ -80,13 +83,11 @@ fn tls_blocks() -> Vec<Block> {
         // SAFETY: these are the module's program headers, as many as it says.
         let headers = unsafe { slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
         for header in headers.iter().filter(|header| header.p_type == libc::PT_TLS) {
-            let start = info.dlpi_tls_data.cast::<Cell<usize>>();
+            let start = info.dlpi_tls_data.cast::<*mut ()>();
             let bytes = usize::try_from(header.p_memsz).unwrap_or(0);
             if start.is_aligned() {
-                // SAFETY: the block belongs to this thread, and is as large as the header says. All of it can be read
-                // as words, because nothing else writes there on the new thread that looks for the word.
-                let words = unsafe { slice::from_raw_parts(start, bytes / mem::size_of::<usize>()) };
-                blocks.push(Block { module: info.dlpi_tls_modid, words });
+                let len = bytes / mem::size_of::<usize>();
+                blocks.push(Block { module: info.dlpi_tls_modid, start, len });
             }
         }
         0
@@ -104,8 +105,10 @@ pub(super) struct Snapshot(Vec<(usize, Vec<usize>)>);
 
 impl Snapshot {
     pub(super) fn take() -> Self {
-        let words = |block: Block| (block.module, block.words.iter().map(Cell::get).collect());
-        Self(tls_blocks().into_iter().map(words).collect())
+        // SAFETY: the block belongs to this thread, is aligned, and is as large as the header says.
+        let word = |Block { start, .. }: &Block, n| unsafe { read_word(start.wrapping_add(n).cast()) };
+        let words = |block: &Block| (block.module, (0..block.len).map(|n| word(block, n)).collect());
+        Self(tls_blocks().iter().map(words).collect())
     }
 
     pub(super) fn value(&self, place: Place) -> Option<usize> {

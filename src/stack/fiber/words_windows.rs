@@ -3,15 +3,14 @@
 #![expect(unsafe_code, reason = "looks at thread-local variables of another crate")]
 
 use super::activation::in_activation;
+use super::list::read_word;
 use crate::stack::here;
 use std::arch::asm;
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::hint::black_box;
 use std::ops::Range;
 use std::ptr;
-use std::slice;
 use wasmtime::Engine;
 use windows_sys::Win32::System::Diagnostics::Debug::ReadProcessMemory;
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, TlsGetValue};
@@ -62,7 +61,10 @@ impl Word {
 
     fn address(self) -> Option<*mut *mut ()> {
         match self.0 {
-            Place::Block { offset } => Some(ptr::from_ref(block().get(offset)?).cast_mut().cast()),
+            Place::Block { offset } => {
+                let (start, len) = block()?;
+                (offset < len).then(|| start.wrapping_add(offset))
+            }
             Place::Slot { index } => {
                 let value = slot(index);
                 // std stores 1 there while a variable is being destroyed.
@@ -80,8 +82,9 @@ fn slot(index: u32) -> *mut c_void {
     unsafe { TlsGetValue(index) }
 }
 
-/// The TLS block of this module on the calling thread. It must only be used on that thread, and not after its end.
-fn block() -> &'static [Cell<usize>] {
+/// The TLS block of this module on the calling thread, and its length in words. It must only be used on that thread, and
+/// not after its end. (No reference, because the variables there are borrowed by whoever uses them.)
+fn block() -> Option<(*mut *mut (), usize)> {
     /// The head of an `IMAGE_TLS_DIRECTORY64`.
     #[repr(C)]
     struct Directory {
@@ -99,23 +102,19 @@ fn block() -> &'static [Cell<usize>] {
     let Directory { start, end, index } = unsafe { &DIRECTORY };
     // SAFETY: the loader has put the module's number there.
     let index = unsafe { ptr::with_exposed_provenance::<u32>(*index).read() };
-    let blocks: *const *const Cell<usize>;
+    let blocks: *const *mut *mut ();
     // SAFETY: this reads the field `ThreadLocalStoragePointer` of the thread's block, where each access to such a
     // variable finds it.
     unsafe { asm!("mov {}, gs:[0x58]", out(reg) blocks, options(nostack, readonly, preserves_flags)) };
     if blocks.is_null() {
-        return &[];
+        return None;
     }
     // SAFETY: the array has an entry for each module that has a number.
     let block = unsafe { blocks.add(index as usize) };
     // SAFETY: the entry is in the array, and nothing writes to it in the meantime.
     let block = unsafe { block.read() };
-    if block.is_null() || !block.is_aligned() {
-        return &[];
-    }
-    // SAFETY: the loader has made the block as a copy of the memory between these addresses. All of it can be read as
-    // words, because nothing else writes there on the new thread that looks for the word.
-    unsafe { slice::from_raw_parts(block, (end - start) / size_of::<usize>()) }
+    // The loader has made the block as a copy of the memory between these addresses.
+    (!block.is_null() && block.is_aligned()).then(|| (block, (end - start) / size_of::<usize>()))
 }
 
 /// The first word at an address, which may also be something else than an address.
@@ -138,7 +137,12 @@ pub(super) struct Snapshot(HashMap<Place, usize>);
 
 impl Snapshot {
     pub(super) fn take() -> Self {
-        let in_block = block().iter().enumerate().map(|(offset, word)| (Place::Block { offset }, word.get()));
+        let (start, len) = block().unwrap_or((ptr::null_mut(), 0));
+        let in_block = (0..len).map(|offset| {
+            // SAFETY: the word is in the thread's block, which is aligned.
+            let word = unsafe { read_word(start.wrapping_add(offset).cast()) };
+            (Place::Block { offset }, word)
+        });
         let in_slots = (0..SLOTS).filter_map(|index| Some((Place::Slot { index }, word_at(slot(index))?)));
         Self(in_block.chain(in_slots).collect())
     }

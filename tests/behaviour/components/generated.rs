@@ -208,7 +208,7 @@ fn without_a_stack() -> Result<()> {
 }
 
 /// Generated code can be spawned wherever its stack can.
-#[cfg(thread_list)]
+#[cfg(fiber_stack)]
 #[test]
 fn spawned() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build()?;

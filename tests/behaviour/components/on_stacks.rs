@@ -4,22 +4,15 @@ use super::GREETER;
 use crate::common::futures::{cancel, finish, pending, poll_caught, poll_once};
 use crate::support::guest::{assert_overflow, assert_usable, stack, store};
 use crate::support::{Code, Host, Kind, matrix};
-use crate::within::Nests;
 use std::sync::{Arc, OnceLock};
 use wasmtime::component::{Component, Func, Instance, Linker, Val};
 use wasmtime::{Result, StoreContextMut, Trap};
 use wasmtime_async::component::{AsyncFunc, FuncExt, InstancePreExt, LinkerExt, LinkerInstanceExt};
 use wasmtime_async::{Error, Store};
 
-matrix!(
-    interleaved,
-    cancelled,
-    untyped,
-    start_functions,
-    post_return,
-    other_components_within,
-    the_same_component_within
-);
+matrix!(interleaved, cancelled, untyped, start_functions, post_return,);
+#[cfg(not(call_hook))]
+matrix!(within: other_components_within, the_same_component_within);
 matrix!(local: async_closures);
 
 /// The host function of [`GREETER`]: pending twice, or as the name says.
@@ -209,7 +202,7 @@ pub(super) const OUTER: &str = r#"(component
     (func (export "run") (result u32) (canon lift (core func $guest "run"))))"#;
 
 /// A host function instantiates another component in its store and calls it, and both wait.
-fn other_components_within<K: Nests>(code: Code) -> Result<()> {
+fn other_components_within<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let greeters = linker(&store)?;

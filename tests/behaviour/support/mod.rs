@@ -82,6 +82,14 @@ macro_rules! matrix {
             $crate::support::matrix!(@thread [super::super::super] $($test),+);
         }
     };
+    (within: $($test:ident),+ $(,)?) => {
+        mod within {
+            $crate::support::matrix!(@fiber [super::super::super] $($test),+);
+            $crate::support::matrix!(@unchecked [super::super::super] $($test),+);
+            $crate::support::matrix!(@send_fiber [super::super::super] $($test),+);
+            $crate::support::matrix!(@thread [super::super::super] $($test),+);
+        }
+    };
     (by_new: $($test:ident),+ $(,)?) => {
         mod by_new {
             $crate::support::matrix!(@fiber [super::super::super] $($test),+);
@@ -108,7 +116,7 @@ macro_rules! matrix {
         }
     };
     (@send_fiber $file:tt $($test:ident),+) => {
-        #[cfg(thread_list)]
+        #[cfg(fiber_stack)]
         mod send_fiber_stack {
             $crate::support::matrix!(@code SendFiber $file $($test),+);
         }

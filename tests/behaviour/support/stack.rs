@@ -15,8 +15,8 @@ pub(crate) trait Kind: 'static {
 
     /// Whether the stack suspends anything, including synchronous code, and not only known frames.
     const ANYTHING: bool;
-    /// Whether a guest may wait that synchronous code has called again.
-    const NESTED: bool = Self::ANYTHING;
+    /// Whether nested calls run within one poll.
+    const IN_PLACE: bool = false;
     /// Whether host functions that wait must be registered as `Send`. If so, each poll of a test is on another thread.
     const MOVES: bool = false;
 
@@ -55,8 +55,6 @@ pub(crate) enum Fiber {}
 impl Kind for Fiber {
     type Stack = wasmtime_async::FiberStack;
     const ANYTHING: bool = false;
-    // A stack does not refuse what it cannot see.
-    const NESTED: bool = !cfg!(thread_list);
 
     boxed!();
 }
@@ -81,10 +79,10 @@ impl Kind for Unchecked {
 }
 
 /// `SendFiberStack`
-#[cfg(thread_list)]
+#[cfg(fiber_stack)]
 pub(crate) enum SendFiber {}
 
-#[cfg(thread_list)]
+#[cfg(fiber_stack)]
 impl Kind for SendFiber {
     type Stack = wasmtime_async::SendFiberStack;
     const ANYTHING: bool = false;
@@ -101,6 +99,7 @@ pub(crate) enum Thread {}
 impl Kind for Thread {
     type Stack = wasmtime_async::ThreadStack;
     const ANYTHING: bool = true;
+    const IN_PLACE: bool = true;
 
     boxed!(Send);
 }

@@ -1,6 +1,6 @@
 //! Nested calls that are dropped before they end, alone or together with the calls around them.
 
-use super::{Left, NEVER, Nests, RUN, assert_polls, call_back, end, fibers, func, program, wait};
+use super::{Left, NEVER, RUN, assert_polls, call_back, end, fibers, func, program, wait};
 use crate::common::futures::{cancel, pending, poll_once};
 use crate::support::guest::{assert_usable, export_of, stack, store};
 use crate::support::{Code, Host, Kind, matrix};
@@ -184,7 +184,7 @@ fn fifty_levels<K: Kind>(code: Code) -> Result<()> {
 }
 
 /// Each level waits on the way in and on the way out. The call is dropped after every possible number of polls.
-fn at_every_poll<K: Nests>(code: Code) -> Result<()> {
+fn at_every_poll<K: Kind>(code: Code) -> Result<()> {
     const DEPTH: i32 = 5;
     let mut stack = stack::<K>();
     let mut store = store(code);

@@ -1,6 +1,6 @@
 //! Garbage-collected references on all levels of nested calls.
 
-use super::{Nests, end, fibers};
+use super::{end, fibers};
 use crate::common::futures::{cancel, pending, poll_once};
 use crate::support::guest::{assert_usable, export_of, runner, stack, with};
 use crate::support::{Code, Host, Kind, matrix};
@@ -106,7 +106,7 @@ fn references_on_all_levels<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-fn dropped_with_references_on_all_levels<K: Nests>(code: Code) -> Result<()> {
+fn dropped_with_references_on_all_levels<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = with(code, |_| ())?;
     let alive = Arc::new(());

@@ -1,6 +1,6 @@
 //! guest → host → guest → host → …, many levels deep, and many such calls at the same time.
 
-use super::{GUEST, Nests, RUN, assert_polls, call_back, end, fibers, func, program, wait};
+use super::{GUEST, RUN, assert_polls, call_back, end, fibers, func, program, wait};
 use crate::common::futures::{cancel, finish, pending, poll_once};
 use crate::common::moving::sent;
 use crate::common::random::Random;
@@ -43,7 +43,7 @@ fn expected(id: i32, depth: i32) -> i32 {
     21 + depth + (0..=depth).map(|level| answer(id, level)).sum::<i32>()
 }
 
-fn fifty_levels<K: Nests>(code: Code) -> Result<()> {
+fn fifty_levels<K: Kind>(code: Code) -> Result<()> {
     const DEPTH: i32 = 50;
     let mut stack = stack::<K>();
     let mut store = store(code);
@@ -172,7 +172,7 @@ fn many_in_random_order<K: Kind>(code: Code) -> Result<()> {
 }
 
 /// Recursion through nested calls ends in a trap, however deep it is.
-fn without_end<K: Nests>(code: Code) -> Result<()> {
+fn without_end<K: Kind>(code: Code) -> Result<()> {
     if K::IN_PLACE && code == Code::Pulley {
         // Nothing limits this, as with wasmtime's own calls, whose frames are not on the interpreter's stack.
         return Ok(());

@@ -15,6 +15,11 @@ use wasmtime_async::{Error, FuncExt, Store};
 
 matrix!(call_the_guest);
 
+mod local {
+    crate::support::matrix!(@fiber [super::super::super] panics_with_what_was_returned);
+    crate::support::matrix!(@unchecked [super::super::super] panics_with_what_was_returned);
+}
+
 fibers!(panics_with_a_nested_call, panics_with_all_calls, panics_while_the_host_function_does);
 
 /// Calls the guest when it is dropped, whatever happens.
@@ -195,4 +200,55 @@ fn panics_while_the_host_function_does<K: Kind>(code: Code) -> Result<()> {
         assert_usable(&mut stack, &mut store)?;
     }
     Ok(())
+}
+
+/// A host function's future whose destructor panics, and which returns something whose destructor panics.
+struct Panicking<'a>(Pin<Box<dyn Future<Output = Result<i32>> + 'a>>);
+
+impl Future for Panicking<'_> {
+    type Output = Result<i32>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl Drop for Panicking<'_> {
+    fn drop(&mut self) {
+        resume_unwind(Box::new(MESSAGE));
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("an error that panics")]
+struct PanickingError;
+
+impl Drop for PanickingError {
+    fn drop(&mut self) {
+        resume_unwind(Box::new("of the error"));
+    }
+}
+
+/// The future's panic propagates, and the result is dropped where its panic harms nothing.
+fn panics_with_what_was_returned<K: Kind>(code: Code) -> Result<()> {
+    fn back(mut caller: Caller<'_, Host>, _: i32) -> Panicking<'_> {
+        Panicking(Box::pin(async move {
+            let nothing = func(&mut caller, "nothing");
+            let mut call = nothing.call_within(&mut caller, 0);
+            // Asks for the nested call, and then makes none.
+            assert!(futures::poll!(&mut call).is_pending());
+            pending(1).await;
+            Err(PanickingError.into())
+        }))
+    }
+
+    let mut stack = stack::<K>();
+    let mut store = store(code);
+    let back = Func::wrap_suspending(&mut store, back);
+    let run = program_of(&mut store, back)?;
+    let mut call = run.call(&mut stack, &mut store, 0);
+    let payload = catch_unwind(AssertUnwindSafe(|| end(&mut call))).unwrap_err();
+    assert_message(&*payload);
+    drop(call);
+    assert_usable(&mut stack, &mut store)
 }

@@ -2,7 +2,7 @@
 //! error, and the host function continues.
 #![expect(unsafe_code, reason = "one is polled where safe code can hardly bring it")]
 
-use super::{NEVER, Nests, RUN, assert_is, call_back, end, fibers, func, in_place, program, program_of};
+use super::{NEVER, RUN, assert_is, call_back, end, fibers, func, in_place, program, program_of};
 use crate::common::futures::{finish, pending};
 use crate::support::guest::{ONCE, assert_overflow, assert_refused, assert_usable, export_of, runner, stack, store};
 use crate::support::{Code, Host, Kind, matrix};
@@ -74,7 +74,7 @@ fn outside_of_calls<K: Kind>(code: Code) -> Result<()> {
 }
 
 /// Polled on another thread, the call returns an error, and then works where it belongs.
-fn on_another_thread<K: Nests>(code: Code) -> Result<()> {
+fn on_another_thread<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let run = program(&mut store, |mut caller, (n,)| {
@@ -99,7 +99,7 @@ fn on_another_thread<K: Nests>(code: Code) -> Result<()> {
 }
 
 /// A synchronous host function has no future.
-fn in_synchronous_host_functions<K: Nests>(code: Code) -> Result<()> {
+fn in_synchronous_host_functions<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let blocks = Func::wrap(&mut store, |mut caller: Caller<'_, Host>, n: i32| {
@@ -133,7 +133,7 @@ fn in_synchronous_host_functions<K: Nests>(code: Code) -> Result<()> {
 
 /// The host function's future does not await the call, but blocks on it. It would have to be pending for the nested
 /// guest to run.
-fn blocked_on_in_the_poll<K: Nests>(code: Code) -> Result<()> {
+fn blocked_on_in_the_poll<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let run = program(&mut store, |mut caller, (n,)| {
@@ -153,7 +153,7 @@ fn blocked_on_in_the_poll<K: Nests>(code: Code) -> Result<()> {
 }
 
 /// Called with another store than that of the host function's [`Caller`].
-fn with_another_store<K: Nests>(code: Code) -> Result<()> {
+fn with_another_store<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let run = program(&mut store, move |mut caller, (n,)| {
@@ -336,7 +336,7 @@ fn on_another_librarys_stack<R>(f: impl FnOnce() -> R) -> R {
 
 /// The space that is left there is unknown. The call returns an error, and then works where it belongs.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-fn begun_on_another_librarys_stack<K: Nests>(code: Code) -> Result<()> {
+fn begun_on_another_librarys_stack<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let run = program(&mut store, |mut caller, (n,)| {
@@ -353,7 +353,7 @@ fn begun_on_another_librarys_stack<K: Nests>(code: Code) -> Result<()> {
 
 /// The guest that resumes has the space that it had.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-fn resumed_on_another_librarys_stack<K: Nests>(code: Code) -> Result<()> {
+fn resumed_on_another_librarys_stack<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let run = program(&mut store, |mut caller, (n,)| {

@@ -1,9 +1,9 @@
 //! Nested calls that are awaited: every kind of call, by every kind of host function.
 
-use super::{Nests, RUN, assert_is, assert_polls, call_back, end, func, program, program_of, wait};
+use super::{RUN, assert_is, assert_polls, call_back, end, func, program, program_of, wait};
 use crate::common::futures::pending;
 use crate::support::guest::{assert_usable, export_of, stack, store};
-use crate::support::{Code, Host, matrix};
+use crate::support::{Code, Host, Kind, matrix};
 use wasmtime::{Caller, Func, FuncType, InstancePre, Linker, Module, Result, Val, ValType, format_err};
 use wasmtime_async::{AsyncFunc, Error, FuncExt, InstancePreExt, LinkerExt};
 
@@ -20,7 +20,7 @@ matrix!(
 matrix!(local: async_closures);
 
 /// Each wait of the host function, and of the guest that it calls, is one pending poll of the whole call.
-fn guests_that_wait_or_do_not<K: Nests>(code: Code) -> Result<()> {
+fn guests_that_wait_or_do_not<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     for (before, after) in [(0, 0), (1, 0), (0, 1), (2, 2)] {
@@ -43,7 +43,7 @@ fn guests_that_wait_or_do_not<K: Nests>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-fn one_after_the_other<K: Nests>(code: Code) -> Result<()> {
+fn one_after_the_other<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let run = program(&mut store, |mut caller, (n,)| {
@@ -72,7 +72,7 @@ fn one_after_the_other<K: Nests>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-fn untyped<K: Nests>(code: Code) -> Result<()> {
+fn untyped<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let run = program(&mut store, |mut caller, (n,)| {
@@ -100,7 +100,7 @@ fn untyped<K: Nests>(code: Code) -> Result<()> {
 }
 
 /// The host functions that make nested calls have signatures that are only known at run time.
-fn with_signatures_known_at_run_time<K: Nests>(code: Code) -> Result<()> {
+fn with_signatures_known_at_run_time<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let ty = FuncType::new(store.engine(), [ValType::I32], [ValType::I32]);
@@ -122,7 +122,7 @@ fn with_signatures_known_at_run_time<K: Nests>(code: Code) -> Result<()> {
 }
 
 /// Modules whose start function waits, or does not.
-fn instantiation<K: Nests>(code: Code) -> Result<()> {
+fn instantiation<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let run = program(&mut store, |mut caller, (n,)| {
@@ -162,7 +162,7 @@ fn instantiation<K: Nests>(code: Code) -> Result<()> {
 }
 
 /// Without an outer guest, and without a nested one.
-fn host_functions_called_without_a_guest<K: Nests>(code: Code) -> Result<()> {
+fn host_functions_called_without_a_guest<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let wait = wait(&mut store);
@@ -183,7 +183,7 @@ fn host_functions_called_without_a_guest<K: Nests>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-fn before_the_first_poll_and_after_the_end<K: Nests>(code: Code) -> Result<()> {
+fn before_the_first_poll_and_after_the_end<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let run = program(&mut store, |mut caller, (n,)| {
@@ -218,7 +218,7 @@ fn before_the_first_poll_and_after_the_end<K: Nests>(code: Code) -> Result<()> {
 }
 
 /// Closures that hold the [`Caller`] across an await without a box, registered in every way.
-fn async_closures<K: Nests>(code: Code) -> Result<()> {
+fn async_closures<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let ty = FuncType::new(store.engine(), [ValType::I32], [ValType::I32]);

@@ -1,6 +1,6 @@
 //! Nested calls of host functions whose callers would be suspended although they must not be.
 
-use super::{Nests, RUN, assert_is, call_back, end, func, program, program_of};
+use super::{RUN, assert_is, call_back, end, func, program, program_of};
 use crate::common::futures::{finish, pending};
 use crate::support::guest::{assert_refused, assert_usable, stack, store};
 use crate::support::{Code, Host, Kind, matrix};
@@ -10,14 +10,14 @@ use wasmtime_async::{Between, Error, FuncExt, Stack, suspend_until};
 matrix!(within_synchronous_nested_calls, within_closures);
 
 mod send {
-    #[cfg(thread_list)]
+    #[cfg(fiber_stack)]
     mod send_fiber_stack {
         crate::support::matrix!(@code SendFiber [super::super::super] of_functions_that_are_not_send);
     }
 }
 
 /// A host function calls the guest synchronously. The host function that this guest calls makes a nested call.
-fn within_synchronous_nested_calls<K: Nests>(code: Code) -> Result<()> {
+fn within_synchronous_nested_calls<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let calls_again = |caller: &mut Caller<'_, Host>, n: i32| {
@@ -62,7 +62,7 @@ fn within_synchronous_nested_calls<K: Nests>(code: Code) -> Result<()> {
 }
 
 /// The closure of `run` calls the guest, or makes a nested call itself.
-fn within_closures<K: Nests>(code: Code) -> Result<()> {
+fn within_closures<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
     let run =
@@ -90,7 +90,7 @@ fn within_closures<K: Nests>(code: Code) -> Result<()> {
 }
 
 /// On a `SendFiberStack` a host function must have been registered as `Send` to make nested calls.
-#[cfg(thread_list)]
+#[cfg(fiber_stack)]
 fn of_functions_that_are_not_send<K: Kind>(code: Code) -> Result<()> {
     let mut stack = stack::<K>();
     let mut store = store(code);
