@@ -8,7 +8,7 @@
 //!
 //! Afterwards it starts calls until no more are possible, up to 200,000 calls or 12 GiB. It starts at most 20,000
 //! threads, to leave some to the rest of the system. Each figure comes from a new process. With `-- --quick` or
-//! `BENCH_SHORT=1` there are 1,000 calls, and 20,000 at most.
+//! `BENCH_SHORT=1` there are 1,000 calls, and 20,000 at most, with at most 2,000 threads.
 
 #[path = "sides/mod.rs"]
 mod sides;
@@ -19,9 +19,6 @@ use wasmtime::{Engine, Result};
 
 /// The resident memory at which to stop, in bytes.
 const ENOUGH: f64 = 12.0 * 1024.0 * 1024.0 * 1024.0;
-
-/// How many threads are started at most.
-const THREADS: u32 = 20_000;
 
 fn main() {
     if !cfg!(target_os = "linux") {
@@ -45,7 +42,8 @@ fn main() {
     let count = if short { 1_000 } else { 10_000 };
     report_memory("memory", count);
     report_memory("memory_of_call", count);
-    report_limits(if short { 20_000 } else { 200_000 });
+    let (most, threads) = if short { (20_000, 2_000) } else { (200_000, 20_000) };
+    report_limits(most, threads);
 }
 
 /// Prints a line for each figure and backend.
@@ -77,10 +75,10 @@ fn report_memory(case: &str, count: u32) {
     }
 }
 
-/// Prints a line for each side.
-fn report_limits(most: u32) {
+/// Prints a line for each side. Starts at most this many calls, and this many threads.
+fn report_limits(most: u32, threads: u32) {
     for side in suspending_sides() {
-        let most = if side == "thread" { most.min(THREADS) } else { most };
+        let most = if side == "thread" { most.min(threads) } else { most };
         let lines = process::run(&format!("limit {side} {most}"));
         let mut reason = field(&lines, "stopped").unwrap_or("?").to_owned();
         if let Some(error) = field(&lines, "pool_error") {

@@ -32,7 +32,7 @@ pub enum Error {
     Cancelled,
 
     /// The timer of [`Call::until`](crate::Call::until) was ready before the call ended.
-    #[error("the call was stopped at its deadline, before it had ended: give it more time, or its guest less to do")]
+    #[error("the call's deadline passed before it ended: give it more time, or its guest less to do")]
     Deadline,
 
     /// Code tried to suspend while its thread was unwinding from a panic.
@@ -56,8 +56,8 @@ pub enum Error {
     /// On a [`SendFiberStack`](crate::SendFiberStack), a future is pending that was not registered as `Send`.
     #[error(
         "the future of this host function is pending on a `SendFiberStack`, and was not registered as `Send`: define the \
-         function by `LinkerExt::func_wrap_suspending_send`, `FuncExt::wrap_suspending_send` or their like, or call on a \
-         `FiberStack`"
+         function with `LinkerExt::func_wrap_suspending_send`, `FuncExt::wrap_suspending_send` or a similar method, or call on \
+         a `FiberStack`"
     )]
     NotSend,
 
@@ -83,9 +83,9 @@ pub enum Error {
     /// wasmtime's own async is on for the store. It runs guests on stacks of its own, and cannot be combined with this
     /// crate's.
     #[error(
-        "wasmtime's own async is on for this store, which cannot be combined with stacks: do without \
+        "wasmtime's own async is on for this store, which cannot be combined with stacks: do not use \
          `epoch_deadline_async_yield_and_update` (use `epoch_deadline_suspend_and_update`), `fuel_async_yield_interval`, \
-         `limiter_async`, `call_hook_async`, and functions that are defined by `func_wrap_async`, `func_new_async` or their like \
+         `limiter_async`, `call_hook_async`, or functions defined with `func_wrap_async`, `func_new_async` or similar methods \
          (use `func_wrap_suspending_boxed`, `func_new_suspending_boxed`)"
     )]
     AsyncStore,

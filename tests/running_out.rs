@@ -7,7 +7,7 @@ mod common;
 
 use common::child;
 use common::futures::{finish, poll_once};
-use common::watchdog::{threads, wait_until};
+use common::watchdog::{Whereabouts, threads, wait_until, watched};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use rustix::param::page_size;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -95,7 +95,7 @@ fn exhaust<S: Stack>(size: usize) -> Vec<S> {
 /// was released, new stacks can be made again.
 ///
 /// If dropping a stack releases its memory at once, a stack in the middle is dropped while nothing is available.
-fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, at_once: bool, use_up: impl Fn() -> Used) {
+fn others_go_on<S: Stack + Carries<()>, Used>(at: &Whereabouts, size: usize, at_once: bool, use_up: impl Fn() -> Used) {
     let engine = engine();
     let mut places: Vec<_> = (0..5).map(|_| (S::new(size).unwrap(), guest(&engine))).collect();
     let mut spare = guest(&engine);
@@ -159,6 +159,7 @@ fn others_go_on<S: Stack + Carries<()>, Used>(size: usize, at_once: bool, use_up
         }
 
         drop((used, more, neighbours));
+        at.note("poller", format_args!("round {round}, waits until there are {running} threads"));
         wait_until(|| threads().len() <= running);
         finish(run.call_on(&mut reused, store, &param, &mut squared)).unwrap();
         assert_eq!(squared[0].unwrap_i32(), 4, "round {round}");
@@ -174,9 +175,11 @@ macro_rules! runs_out {
         #[test]
         fn address_space() {
             if super::limits_work() && super::alone() {
-                super::others_go_on::<$stack, _>(SIZE, $at_once, || {
-                    super::limit(super::Resource::As, "VmSize", SIZE);
-                    super::exhaust::<$stack>(SIZE)
+                super::watched(|at| {
+                    super::others_go_on::<$stack, _>(at, SIZE, $at_once, || {
+                        super::limit(super::Resource::As, "VmSize", SIZE);
+                        super::exhaust::<$stack>(SIZE)
+                    });
                 });
             }
         }
@@ -184,9 +187,11 @@ macro_rules! runs_out {
         #[test]
         fn private_memory() {
             if super::limits_work() && super::alone() {
-                super::others_go_on::<$stack, _>(SIZE, $at_once, || {
-                    super::limit(super::Resource::Data, "VmData", SIZE);
-                    super::exhaust::<$stack>(SIZE)
+                super::watched(|at| {
+                    super::others_go_on::<$stack, _>(at, SIZE, $at_once, || {
+                        super::limit(super::Resource::Data, "VmData", SIZE);
+                        super::exhaust::<$stack>(SIZE)
+                    });
                 });
             }
         }
@@ -194,7 +199,7 @@ macro_rules! runs_out {
         #[test]
         fn mappings() {
             if super::alone() {
-                super::others_go_on::<$stack, _>(1 << 20, $at_once, super::Mappings::all);
+                super::watched(|at| super::others_go_on::<$stack, _>(at, 1 << 20, $at_once, super::Mappings::all));
             }
         }
     };

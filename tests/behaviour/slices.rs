@@ -23,6 +23,7 @@ matrix!(
     turns_under_tokio,
 );
 
+#[cfg(unix)]
 matrix!(checked: sockets_are_looked_at_under_tokio);
 
 type Spinner = (Store<Host>, AsyncFunc<i32, i32>, Arc<AtomicUsize>);
@@ -178,21 +179,29 @@ fn turns_under_tokio<K: Kind>(code: Code) -> Result<()> {
     assert_usable(&mut stack, &mut store)
 }
 
-/// The runtime looks at its sockets after each slice, not after sixty of them.
-#[cfg(fiber_stack)]
+/// The runtime looks at its sockets after each slice, not after sixty of them. The sockets are local, because what is
+/// written to such a socket has arrived when the write returns, however busy the system is.
+#[cfg(all(fiber_stack, unix))]
 fn sockets_are_looked_at_under_tokio<K: Kind>(code: Code) -> Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+    use tokio::io::AsyncReadExt as _;
+
     let (store, run, slices) = spinner(code, 1, tokio::task::yield_now)?;
     let stack = stack::<K>();
     local(async {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
         // An ordinary task.
         let guest = tokio::task::spawn_local(K::boxed(stack, store, run, 0));
         for _ in 0..10 {
-            tokio::try_join!(tokio::net::TcpStream::connect(listener.local_addr()?), listener.accept())?;
+            // A new socket each time, because the runtime does not look at one again that it knows to be ready.
+            let (mut writer, reader) = UnixStream::pair()?;
+            writer.write_all(&[7])?;
+            reader.set_nonblocking(true)?;
+            assert_eq!(tokio::net::UnixStream::from_std(reader)?.read_u8().await?, 7);
         }
         let slices = slices.load(Ordering::Relaxed);
-        println!("{slices} slices while 10 connections came");
-        assert!((1..=200).contains(&slices), "{slices} slices while 10 connections came");
+        println!("{slices} slices while 10 bytes came");
+        assert!((1..=200).contains(&slices), "{slices} slices while 10 bytes came");
         guest.abort();
         assert!(guest.await.expect_err("never ends").is_cancelled());
         Ok(())

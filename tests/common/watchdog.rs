@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
 use std::process;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Far more time than any test takes, even interpreted and emulated.
-const LIMIT: Duration = Duration::from_mins(4);
+const LIMIT: Duration = Duration::from_mins(10);
 
 /// Where the sides of a test are, as they have noted it.
 #[derive(Clone, Default)]
@@ -30,12 +32,17 @@ pub(crate) fn watched<R>(test: impl FnOnce(&Whereabouts) -> R) -> R {
     let name = thread::current().name().unwrap_or("a test").to_owned();
     let (done, watch) = channel::<()>();
     let notes = whereabouts.clone();
+    let (begins, begun) = channel::<()>();
     thread::spawn(move || {
+        drop(begins);
         if let Err(RecvTimeoutError::Timeout) = watch.recv_timeout(LIMIT) {
-            eprintln!("{name} hangs after {} s\n{}", LIMIT.as_secs(), report(&notes));
+            // Not by `eprintln`, whose output the test harness keeps to itself.
+            let _ = writeln!(io::stderr(), "{name} hangs after {} s\n{}", LIMIT.as_secs(), report(&notes));
             process::abort();
         }
     });
+    // A thread that begins needs memory, and a test may use up all there is.
+    let _ended = begun.recv();
     let result = test(&whereabouts);
     drop(done);
     result
@@ -53,7 +60,8 @@ fn report(notes: &Whereabouts) -> String {
     for (side, place) in notes.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         let _ = writeln!(report, "  {side}: {place}");
     }
-    for thread in threads() {
+    // Threads may come and go all the time, so an exact list could be a long time in coming.
+    for thread in listed() {
         let _ = writeln!(report, "  {thread:?}");
     }
     report
@@ -95,21 +103,22 @@ pub(crate) fn number_of_threads() -> Option<usize> {
 
 fn listed() -> Vec<Thread> {
     let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Vec::new() };
-    tasks
-        .filter_map(|task| {
-            let path = task.ok()?.path();
-            let stat = fs::read_to_string(path.join("stat")).ok()?;
-            let (name, fields) = stat.split_once('(')?.1.rsplit_once(") ")?;
-            let fields: Vec<_> = fields.split(' ').collect();
-            Some(Thread {
-                id: path.file_name()?.to_str()?.to_owned(),
-                name: name.to_owned(),
-                state: fields.first()?.chars().next()?,
-                ticks: fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?,
-                _waits_in: fs::read_to_string(path.join("wchan")).unwrap_or_default(),
-            })
-        })
-        .collect()
+    tasks.filter_map(|task| thread_of_id(task.ok()?.file_name().to_str()?)).collect()
+}
+
+/// One thread of this process, on systems that list them. `None` if it has ended.
+pub(crate) fn thread_of_id(id: &str) -> Option<Thread> {
+    let path = Path::new("/proc/self/task").join(id);
+    let stat = fs::read_to_string(path.join("stat")).ok()?;
+    let (name, fields) = stat.split_once('(')?.1.rsplit_once(") ")?;
+    let fields: Vec<_> = fields.split(' ').collect();
+    Some(Thread {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        state: fields.first()?.chars().next()?,
+        ticks: fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?,
+        _waits_in: fs::read_to_string(path.join("wchan")).unwrap_or_default(),
+    })
 }
 
 /// The system's name for the calling thread, on systems that tell.

@@ -44,6 +44,9 @@ const DEEDS: [&str; 4] =
     ["nested-futures", "nested-futures-dropped", "nested-futures-with-others", "nested-futures-within-calls"];
 /// The minimum number for each.
 const EACH: u64 = 21;
+/// How long to wait for a group, which takes a second at most. After this time it is a hang, even on a machine that
+/// stood still for a while.
+const PATIENCE: Duration = Duration::from_mins(10);
 
 pub(crate) fn main() -> ExitCode {
     if worker::work() {
@@ -56,11 +59,10 @@ pub(crate) fn main() -> ExitCode {
     if let Ok(line) = env::var("DIFFERENTIAL_GROUP") {
         return replay(&line);
     }
-    let full = number("DIFFERENTIAL_CASES").is_none() && number("DIFFERENTIAL_SECONDS").is_none();
     let seed = number("DIFFERENTIAL_SEED").unwrap_or_else(|| RandomState::new().hash_one(()));
     println!("DIFFERENTIAL_SEED={seed}");
     match explore(seed) {
-        Ok(counts) => summary(&counts, full),
+        Ok(counts) => summary(&counts),
         Err((group, text)) => {
             println!("made plainer, in at most 3 minutes, from:\n{text}");
             let (group, text) = reduce(group, text);
@@ -75,9 +77,17 @@ fn number(variable: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {value:?}")))
 }
 
+/// Whether this run must have seen everything.
+fn full() -> bool {
+    number("DIFFERENTIAL_CASES").is_none() && number("DIFFERENTIAL_SECONDS").is_none()
+}
+
 /// Runs groups in several processes, one after the other in each, until there were enough.
+///
+/// A full run goes on while anything is rare, up to ten times as long. Otherwise its result would depend on its seed.
 fn explore(seed: u64) -> Result<Counts, (Group, String)> {
     let enough = number("DIFFERENTIAL_CASES").unwrap_or(2000);
+    let full = full();
     let seconds = number("DIFFERENTIAL_SECONDS");
     let jobs = number("DIFFERENTIAL_JOBS").unwrap_or(thread::available_parallelism().map_or(1, |n| n.get() as u64));
     let start = Instant::now();
@@ -88,14 +98,18 @@ fn explore(seed: u64) -> Result<Counts, (Group, String)> {
         loop {
             {
                 let (counts, failed) = &*state.lock().expect("no job panics");
-                let over = seconds.map_or(counts.get("cases") >= enough, |n| start.elapsed() >= Duration::from_secs(n));
+                let cases = counts.get("cases");
+                let over = match seconds {
+                    Some(n) => start.elapsed() >= Duration::from_secs(n),
+                    None => cases >= enough && (!full || cases >= 10 * enough || rare(counts).is_empty()),
+                };
                 if over || failed.is_some() {
                     break;
                 }
             }
             // ORDERING: this only hands out numbers.
             let group = Group::random(mix(seed.wrapping_add(next.fetch_add(1, Ordering::Relaxed))));
-            let verdict = worker.ask(&group);
+            let verdict = worker.ask(&group, PATIENCE);
             let (counts, failed) = &mut *state.lock().expect("no job panics");
             match verdict {
                 Verdict::Same(group) => {
@@ -116,8 +130,19 @@ fn explore(seed: u64) -> Result<Counts, (Group, String)> {
     failed.map_or(Ok(counts), Err)
 }
 
+/// What a full run must see more often.
+fn rare(counts: &Counts) -> Vec<String> {
+    let (refusals, deeds): (&[_], &[_]) = if nests() { (&REFUSALS, &DEEDS) } else { (&[], &[]) };
+    let kinds = KINDS.iter().map(|kind| format!("ended/{kind}"));
+    kinds
+        .chain(deeds.iter().map(|deed| (*deed).to_owned()))
+        .chain(refusals.iter().map(|between| format!("refused/{between:?}")))
+        .filter(|kind| counts.get(kind) < EACH)
+        .collect()
+}
+
 /// Prints what was seen, and fails if that was too little.
-fn summary(counts: &Counts, full: bool) -> ExitCode {
+fn summary(counts: &Counts) -> ExitCode {
     let list = |prefix: &str| {
         let matching = counts.0.iter().filter_map(|(name, n)| Some(format!("{}={n}", name.strip_prefix(prefix)?)));
         matching.collect::<Vec<_>>().join(" ")
@@ -134,13 +159,8 @@ fn summary(counts: &Counts, full: bool) -> ExitCode {
     let (cases, steps) = (counts.get("cases"), counts.get("steps"));
     let futures = DEEDS[..2].iter().map(|deed| format!("{deed}={}", counts.get(deed))).collect::<Vec<_>>().join(" ");
     println!("cases={cases} steps={steps} {} {futures} stacks={stacks} mismatches=0", list("ended/"));
-    let (refusals, deeds): (&[_], &[_]) = if nests() { (&REFUSALS, &DEEDS) } else { (&[], &[]) };
-    let kinds = KINDS.iter().map(|kind| format!("ended/{kind}"));
-    let kinds = kinds
-        .chain(deeds.iter().map(|deed| (*deed).to_owned()))
-        .chain(refusals.iter().map(|between| format!("refused/{between:?}")));
-    let rare: Vec<_> = kinds.filter(|kind| counts.get(kind) < EACH).collect();
-    if full && !rare.is_empty() {
+    let rare = rare(counts);
+    if full() && !rare.is_empty() {
         println!("fewer than {EACH} of these were seen: {rare:?}");
         return ExitCode::FAILURE;
     }

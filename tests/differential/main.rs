@@ -19,7 +19,7 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `DIFFERENTIAL_SEED` | the seed of all random choices; each run prints it |
-//! | `DIFFERENTIAL_CASES` | how many cases to run, by default 2,000 |
+//! | `DIFFERENTIAL_CASES` | how many cases to run; by default 2,000, and more while a kind is rare |
 //! | `DIFFERENTIAL_SECONDS` | run for this time instead |
 //! | `DIFFERENTIAL_JOBS` | how many processes work, by default one for each processor |
 //! | `DIFFERENTIAL_GROUP` | a group of cases to run, as printed when it failed |

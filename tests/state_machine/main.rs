@@ -10,8 +10,9 @@
 //! reaches the last waker of its call and no other, and no waker outlives its call. A call sees only its own values.
 //! There are as many mappings and threads as there are stacks, including those of forgotten calls.
 //!
-//! `STATE_MACHINE_SEED` repeats a run. `STATE_MACHINE_RUNS` sets the number of sequences (100 by default). With
-//! `STATE_MACHINE_TRACE`, each operation is printed when it begins.
+//! `STATE_MACHINE_SEED` repeats a run. `STATE_MACHINE_RUNS` sets the number of sequences. It is 100 by
+//! default. From 100 on, more follow until each kind of ending was seen. With `STATE_MACHINE_TRACE`, each operation is
+//! printed when it begins.
 #![cfg(all(fiber_stack, not(feature = "loom"), target_os = "linux", target_pointer_width = "64"))]
 
 mod calls;

@@ -11,15 +11,29 @@ pub(crate) fn fiber_mappings() -> Option<usize> {
     if env::var_os("ASAN_OPTIONS").is_some() {
         return None;
     }
+    // The list is read in pieces. If a thread ends in between, a mapping may be missing, or be there twice.
+    let mut ranges = large_ranges();
+    loop {
+        let again = large_ranges();
+        if again == ranges {
+            break;
+        }
+        ranges = again;
+    }
+    // The system merges neighbours into one mapping.
+    let parts: usize = ranges.iter().map(|(start, end)| (end - start) / FIBER_SIZE).sum();
+    assert!(parts.is_multiple_of(2), "half a stack is mapped");
+    Some(parts / 2)
+}
+
+/// Where the mappings are that are large enough for a fiber stack.
+fn large_ranges() -> Vec<(usize, usize)> {
     let maps = fs::read_to_string("/proc/self/maps").expect("this runs on Linux");
-    let parts = maps.lines().map(|line| {
+    let ranges = maps.lines().map(|line| {
         let (range, _) = line.split_once(' ').expect("a line starts with a range");
         let (start, end) = range.split_once('-').expect("a range has two ends");
         let address = |text| usize::from_str_radix(text, 16).expect("is hexadecimal");
-        // The system merges neighbours into one mapping.
-        (address(end) - address(start)) / FIBER_SIZE
+        (address(start), address(end))
     });
-    let parts: usize = parts.sum();
-    assert!(parts.is_multiple_of(2), "half a stack is mapped");
-    Some(parts / 2)
+    ranges.filter(|(start, end)| end - start >= FIBER_SIZE).collect()
 }

@@ -2,7 +2,7 @@
 
 use crate::Gate;
 use crate::common::futures::poll_once;
-use crate::common::watchdog::{this_thread, threads, wait_until, watched};
+use crate::common::watchdog::{this_thread, thread_of_id, wait_until, watched};
 use futures::executor::block_on;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -317,7 +317,7 @@ fn dropped_while_the_poller_panics() {
 
 /// Waits until a thread of this process sleeps, on systems that tell.
 fn wait_until_asleep(id: Option<&str>) {
-    wait_until(|| !threads().iter().any(|thread| Some(&*thread.id) == id && thread.state != 'S'));
+    wait_until(|| id.and_then(thread_of_id).is_none_or(|thread| thread.state == 'S'));
 }
 
 /// An executor may sleep in `thread::park`, which has one token per thread. Waiting for the worker must not take that

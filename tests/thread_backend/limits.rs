@@ -261,20 +261,19 @@ fn idle_threads_sleep() {
             assert_eq!(workers.clone().count(), 8);
             workers.clone().all(|thread| thread.state == 'S').then(|| workers.map(|thread| thread.ticks).sum::<u64>())
         };
-        at.note("poller", "waits until all are asleep");
-        let before = loop {
-            match all_asleep() {
-                Some(ticks) => break ticks,
-                None => thread::yield_now(),
-            }
-        };
-        // A fifth of a second of work for this thread.
         let ticks =
             || threads().iter().filter(|thread| thread.name != "wasm-stack").map(|thread| thread.ticks).sum::<u64>();
-        let begun = ticks();
-        at.note("poller", "works");
-        while ticks() < begun + 20 {}
-        assert_eq!(all_asleep(), Some(before), "they were not asleep all the time");
+        // A thread may sleep for a moment, and run again, before it sleeps for good.
+        at.note("poller", "works until all have been asleep for that long");
+        loop {
+            let before = all_asleep();
+            // A fifth of a second of work for this thread.
+            let begun = ticks();
+            while ticks() < begun + 20 {}
+            if before.is_some() && all_asleep() == before {
+                break;
+            }
+        }
     });
 }
 

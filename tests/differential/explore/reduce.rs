@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 /// How long to try.
 const PATIENCE: Duration = Duration::from_mins(3);
+/// How long to wait for each candidate. A group that hangs is to be made plainer within the above.
+const EACH: Duration = Duration::from_mins(1);
 
 fn cases(group: &mut Group) -> &mut Vec<Vec<u8>> {
     &mut group.cases
@@ -37,7 +39,7 @@ impl Reducer {
         if candidate == self.best || Instant::now() > self.deadline {
             return false;
         }
-        match self.worker.ask(&candidate) {
+        match self.worker.ask(&candidate, EACH) {
             Verdict::Same(_) => false,
             Verdict::Different(text) => {
                 // The worker may have died, or may be in any state.

@@ -14,8 +14,6 @@ use std::time::Duration;
 
 /// Makes a process a worker.
 const VARIABLE: &str = "DIFFERENTIAL_WORKER";
-/// A group takes a second at most.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Group {
     /// The group on one line.
@@ -99,11 +97,12 @@ impl Worker {
         Self { child, requests, answers }
     }
 
-    /// Runs a group in the worker. After an answer of `Different`, the worker may have ended.
-    pub(crate) fn ask(&mut self, group: &Group) -> Verdict {
+    /// Runs a group in the worker. No answer in this time is a difference, too. After an answer of `Different`, the
+    /// worker may have ended.
+    pub(crate) fn ask(&mut self, group: &Group, patience: Duration) -> Verdict {
         // If the worker has ended, the code below notices.
         let _ = writeln!(self.requests, "{}", group.encode());
-        match self.answers.recv_timeout(PATIENCE) {
+        match self.answers.recv_timeout(patience) {
             Ok(line) => {
                 if let Some(("different", text)) = line.split_once(' ') {
                     return Verdict::Different(text.replace('\u{1}', "\n"));
@@ -114,7 +113,7 @@ impl Worker {
                 }
                 Verdict::Same(counts)
             }
-            Err(RecvTimeoutError::Timeout) => Verdict::Different(format!("no answer after {PATIENCE:?}")),
+            Err(RecvTimeoutError::Timeout) => Verdict::Different(format!("no answer after {patience:?}")),
             Err(RecvTimeoutError::Disconnected) => {
                 let status = self.child.wait().expect("a child can be waited for");
                 Verdict::Different(format!("the process ended: {status}"))
