@@ -84,10 +84,12 @@ impl Usage {
 
     /// Reads the figures after threads that are about to end have ended.
     pub(crate) fn settled(threads: u64) -> Self {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let begun = Instant::now();
         loop {
+            // Before the figures are read, so that they are read once more after a pause that takes all the time.
+            let is_late = begun.elapsed() > Duration::from_mins(5);
             let now = Self::now();
-            if now.threads <= threads || Instant::now() > deadline {
+            if now.threads <= threads || is_late {
                 return now;
             }
             thread::sleep(Duration::from_millis(20));

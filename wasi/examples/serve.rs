@@ -20,6 +20,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use wasmtime::component::{Component, Linker, ResourceTable};
+use wasmtime::error::Context as _;
 use wasmtime::{Engine, Error, Result, format_err};
 use wasmtime_async::{DEFAULT_STACK_SIZE, Pool, SendFiberStack, Store};
 use wasmtime_async_wasi::{http, p2};
@@ -39,7 +40,9 @@ async fn main() -> Result<()> {
         return Err(format_err!("usage: serve ADDRESS PROXY.wasm"));
     };
     let server = Server::load(&path)?;
-    let listener = TcpListener::bind(address).await?;
+    let listener = TcpListener::bind(&address)
+        .await
+        .with_context(|| format!("cannot listen on {address}: choose another with ADDRESS, which is IP:PORT"))?;
     println!("http://{}/", listener.local_addr()?);
     loop {
         let socket = match listener.accept().await {
@@ -80,13 +83,14 @@ impl Server {
     /// Lets a guest answer. hyper drops this future, or the body that it returns, when the client goes away, which cancels the
     /// guest.
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<UnsyncBoxBody<Bytes, Error>>, Infallible> {
+        // Here, and not in the task, so that a client that goes away does not wait for a stack any more.
+        let mut stack = match self.stacks.get().await {
+            Ok(stack) => stack,
+            Err(error) => return Ok(failed(&error.into())),
+        };
         let (responder, answer) = http::exchange();
-        let Self { proxy, stacks } = self.clone();
+        let proxy = self.proxy.clone();
         tokio::spawn(async move {
-            let mut stack = match stacks.get().await {
-                Ok(stack) => stack,
-                Err(error) => return eprintln!("a stack: {error}"),
-            };
             let mut store = Store::new(proxy.engine(), Data::default());
             if let Err(error) = responder.handle(&mut *stack, &mut store, &proxy, Scheme::Http, request).await {
                 eprintln!("a guest: {error:#}");

@@ -17,7 +17,7 @@ pub enum Error {
     /// The module or component has no function where a program begins.
     #[error(
         "this is not a program, because it exports no function `_start` without parameters and results (a module) or no \
-         `wasi:cli/run` (a component): instantiate a library by `instantiate_on`, and call its functions one by one"
+         `wasi:cli/run` (a component): instantiate a library with `instantiate_on`, and call its functions one by one"
     )]
     NotACommand,
 

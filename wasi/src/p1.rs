@@ -17,6 +17,9 @@ define_sleep!(wasmtime_wasi::p1::types);
 ///
 /// `get` finds the context in the store's data. It is called in each host call.
 ///
+/// If a tokio runtime polls the program, it must have time and I/O enabled
+/// ([`enable_all`](tokio::runtime::Builder::enable_all)). Otherwise, the first function that sleeps panics.
+///
 /// # Errors
 ///
 /// If one of the names is taken, and the linker does not allow shadowing.

@@ -6,8 +6,8 @@ use std::pin::pin;
 use std::task::Poll;
 use wasmtime_wasi::runtime::with_ambient_tokio_runtime;
 
-/// How many calls of WASI functions in a row may return at once. The next call first lets other guests of the thread run: it
-/// wakes the task and suspends the guest.
+/// How many calls of WASI functions in a row may return without waiting. The next call first lets other guests of the thread
+/// run: it wakes the task and suspends the guest.
 ///
 /// Files and terminals can be ready all the time. A program that only reads and writes those would never wait. Each thread
 /// counts the calls of all its guests, and starts again from 0 when a WASI function waits.

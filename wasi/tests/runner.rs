@@ -122,7 +122,7 @@ fn copies_at_once() {
 fn what_is_no_program() {
     let text = DIR.path().join("text.wasm");
     fs::write(&text, "not wasm at all").unwrap();
-    assert_refused(&[text.to_str().unwrap()], 1, "text.wasm is not WebAssembly");
+    assert_refused(&[text.to_str().unwrap()], 1, "text.wasm is not WebAssembly: convert text");
     let broken = DIR.path().join("broken.wasm");
     fs::write(&broken, b"\0asm\x01\0\0\0\xff").unwrap();
     assert_refused(&[broken.to_str().unwrap()], 1, "cannot be compiled");
@@ -131,8 +131,35 @@ fn what_is_no_program() {
     assert_refused(&[broken.to_str().unwrap()], 1, "cannot be compiled");
     assert_refused(&["/no/such/program.wasm"], 1, "cannot read /no/such/program.wasm");
     assert_refused(&[DIR.path().to_str().unwrap()], 1, "cannot read");
-    assert_refused(&[&program("library.wasm", "(module)")], 1, "exports no function `_start`");
-    assert_refused(&[&program("library-component.wasm", "(component)")], 1, "`wasi:cli/run`");
+    let library = program("library.wasm", "(module)");
+    let component = program("library-component.wasm", "(component)");
+    for stack in STACKS {
+        assert_refused(&["--stack", stack, &library], 1, "exports no function `_start`");
+        assert_refused(&["--stack", stack, &component], 1, "`wasi:cli/run`");
+    }
+    assert_refused(&["--stack", "none", &library], 1, "`_start`");
+    assert_refused(&["--stack", "none", &component], 1, "wasi:cli/run");
+}
+
+/// The exit code tells what was not run from what failed while it ran.
+#[test]
+fn programs_that_fail_at_once() {
+    // No machine has that many addresses.
+    let large = program("large.wasm", r#"(module (memory i64 0x10_0000_0000) (func (export "_start")))"#);
+    let start = program("start.wasm", r#"(module (func $f unreachable) (start $f) (func (export "_start")))"#);
+    let segment = program("segment.wasm", r#"(module (memory 0) (data (i32.const 1) "x") (func (export "_start")))"#);
+    let no_memory = program(
+        "no-memory.wasm",
+        r#"(module
+            (import "wasi_snapshot_preview1" "args_sizes_get" (func $args (param i32 i32) (result i32)))
+            (func (export "_start") (drop (call $args (i32.const 0) (i32.const 4)))))"#,
+    );
+    for stack in STACKS.iter().chain(&["none"]) {
+        assert_refused(&["--stack", stack, &large], 1, "large.wasm: ");
+        assert_refused(&["--stack", stack, &start], 134, "trapped: wasm `unreachable`");
+        assert_refused(&["--stack", stack, &segment], 134, "trapped: out of bounds memory access");
+        assert_refused(&["--stack", stack, &no_memory], 134, "memory");
+    }
 }
 
 #[test]
@@ -168,11 +195,12 @@ fn command_lines() {
     assert_refused(&[], 2, "no program was named");
     assert_refused(&["--stack", "pile", &module], 2, "the kinds of stack are");
     assert_refused(&["--copies", "0", &module], 2, "above 0");
+    assert_refused(&["--copies", "10001", &module], 2, "at most 10,000 copies");
     assert_refused(&["--timeout", "soon", &module], 2, "above 0");
     assert_refused(&["--dir", "here", &module], 2, "HOST::GUEST");
     assert_refused(&["--env", "name", &module], 2, "NAME=VALUE");
     assert_refused(&["--nonsense", &module], 2, "nonsense");
-    assert_refused(&["--stack", "none", "--timeout", "50", &module], 2, "without a stack");
+    assert_refused(&["--stack", "none", "--timeout", "50", &module], 2, "`--timeout` needs a stack");
     assert_refused(&["--env"], 2, "missing argument");
     for copies in ["1", "3"] {
         assert_refused(&["--copies", copies, "--dir", "/no/such/directory::/", &module], 1, "/no/such/directory");
@@ -204,9 +232,11 @@ fn programs_that_fail() {
         let file = |name: &str, body: &str| program(&format!("{name}-{kind}.wasm"), &both(body)[kind]);
         let (trap, endless, deep) =
             (file("trap", "unreachable"), file("endless", "(loop (br 0))"), file("deep", "(call $f)"));
-        for stack in STACKS {
+        for stack in STACKS.iter().chain(&["none"]) {
             assert_refused(&["--stack", stack, &trap], 134, "trapped: wasm `unreachable`");
             assert_refused(&["--stack", stack, &deep], 134, "trapped: call stack exhausted");
+        }
+        for stack in STACKS {
             assert_refused(&["--stack", stack, "--timeout", "50", &endless], 124, "after 50 ms");
         }
     }
@@ -220,7 +250,7 @@ fn copies_that_fail() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(134), "{error}");
     assert_eq!(error.lines().count(), 3, "{error}");
-    assert!((0..3).all(|copy| error.contains(&format!("copy {copy}: trapped"))), "{error}");
+    assert!((1..=3).all(|copy| error.contains(&format!("copy {copy} of 3: trapped"))), "{error}");
 }
 
 /// Ends at the timeout, although nothing comes and the pipe stays open.
@@ -243,14 +273,13 @@ fn programs_that_wait_for_input() {
     }
 }
 
-/// Nobody reads what the runner itself prints.
+/// What the runner itself prints cannot be written.
 #[test]
-fn closed_output() {
+fn full_output() {
     let module = program("sleeper-too.wasm", SLEEPER);
     for arguments in [vec!["--help"], vec!["--copies", "2", &module]] {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        let output = runner().args(&arguments).stdin(Stdio::null()).stdout(writer).output().unwrap();
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = runner().args(&arguments).stdin(Stdio::null()).stdout(full).output().unwrap();
         assert_complaint(&format!("{arguments:?}"), output, 1, "cannot write to standard output");
     }
 }

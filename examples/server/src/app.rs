@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
+use wasmtime::error::Context as _;
 use wasmtime::{
     Config as EngineConfig, Engine, EngineWeak, ExternType, InstanceAllocationStrategy, InstancePre, Module,
     PoolingAllocationConfig, Result, ValType,
@@ -42,12 +43,13 @@ impl App {
     ///
     /// If the system does not provide memory for the pools, threads, or a port for the service.
     pub async fn new(config: Config) -> Result<Arc<Self>> {
-        let instances = u32::try_from(config.stacks)?;
+        let too_many = || format!("cannot reserve memory for {} instances: lower --stacks", config.stacks);
+        let instances = u32::try_from(config.stacks).with_context(too_many)?;
         let mut pooling = PoolingAllocationConfig::new();
         pooling.total_core_instances(instances).total_memories(instances).max_memory_size(1 << 20);
         let mut engine = EngineConfig::new();
         engine.epoch_interruption(true).allocation_strategy(InstanceAllocationStrategy::Pooling(pooling));
-        let engine = Engine::new(&engine)?;
+        let engine = Engine::new(&engine).with_context(too_many)?;
         let clock = engine.weak();
         thread::Builder::new().name("clock".into()).spawn(move || tick(&clock))?;
 

@@ -2,9 +2,13 @@
 
 use server_example::{App, Config, serve};
 use std::env;
-use std::process::ExitCode;
+use std::process::{ExitCode, exit};
 use tokio::net::TcpListener;
 use wasmtime::Result;
+use wasmtime::error::Context as _;
+
+/// The exit code after a second signal, as a shell reports it for Ctrl-C.
+const INTERRUPTED: i32 = 130;
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
@@ -13,9 +17,12 @@ async fn main() -> Result<ExitCode> {
         return Ok(ExitCode::from(2));
     };
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let listener = TcpListener::bind(config.address).await?;
+    let end = told_to_end();
+    let listener = TcpListener::bind(config.address)
+        .await
+        .with_context(|| format!("cannot listen on {}: choose another with --address", config.address))?;
     tracing::info!("listening on http://{}/, guests in a runtime: {:?}", listener.local_addr()?, config.guests);
-    let left = serve(listener, App::new(config).await?, told_to_end()).await?;
+    let left = serve(listener, App::new(config).await?, end).await?;
     println!(
         "answered={} cancelled={} timed_out={} refused={} failed={} in_flight={} stores={} stacks_in_use={}",
         left.answered,
@@ -31,18 +38,28 @@ async fn main() -> Result<ExitCode> {
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Waits for Ctrl-C or, on Unix, `SIGTERM`.
-async fn told_to_end() {
+/// Waits for Ctrl-C, or, on Unix, also for `SIGTERM`, from now on. The next one after that ends the process at once.
+fn told_to_end() -> impl Future<Output = ()> + Send + 'static {
     #[cfg(unix)]
-    {
+    let mut told = {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).expect("signals can be waited for");
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => (),
-            _ = terminate.recv() => (),
+        let listen = |kind| signal(kind).expect("signals can be waited for");
+        let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt()), listen(SignalKind::terminate()));
+        async move || {
+            tokio::select! {
+                _ = interrupt.recv() => (),
+                _ = terminate.recv() => (),
+            }
         }
-    }
+    };
     #[cfg(not(unix))]
-    let _ = tokio::signal::ctrl_c().await;
-    tracing::info!("finishing what is in flight");
+    let told = async || drop(tokio::signal::ctrl_c().await);
+    async move {
+        told().await;
+        tracing::info!("finishing what is in flight (send the signal again to end at once)");
+        tokio::spawn(async move {
+            told().await;
+            exit(INTERRUPTED);
+        });
+    }
 }

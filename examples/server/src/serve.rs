@@ -9,15 +9,23 @@ use axum::response::Html;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-/// Serves requests until `end` is ready, and then finishes those that are in flight. Returns the counters, which say whether
-/// anything is left.
+/// How long tasks may take to end that nobody waits for any more.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How long clients may take beyond the deadline of their requests when the server ends: to send the rest of a request, and to
+/// read the answer.
+const TO_SEND: Duration = Duration::from_secs(5);
+
+/// Serves requests until `end` is ready, and then finishes those that are in flight. It does not wait for clients much longer
+/// than the deadline. Returns the counters, which say whether anything is left.
 ///
 /// # Errors
 ///
@@ -32,16 +40,32 @@ pub async fn serve(
         .route("/stats", get(async |State(app): State<Arc<App>>| Json(app.snapshot())))
         .route("/call/{function}", get(call))
         .with_state(app.clone());
-    axum::serve(listener, routes).with_graceful_shutdown(end).await?;
-    // The tasks of clients that have just gone may not have ended yet.
-    for _ in 0..1000 {
-        let Snapshot { in_flight: 0, stores: 0, stacks_in_use: 0, .. } = app.snapshot() else {
-            sleep(Duration::from_millis(1)).await;
-            continue;
-        };
-        break;
+    let (tell, told) = oneshot::channel();
+    let end = async move {
+        end.await;
+        let _ = tell.send(());
+    };
+    let patience = app.config.deadline.saturating_add(TO_SEND);
+    let too_late = async {
+        match told.await {
+            Ok(()) => sleep(patience).await,
+            Err(_) => pending().await,
+        }
+    };
+    tokio::select! {
+        served = axum::serve(listener, routes).with_graceful_shutdown(end) => served?,
+        () = too_late => tracing::warn!("some clients have not sent a whole request, or do not read their answers"),
     }
-    Ok(app.snapshot())
+    // The tasks of clients that have just gone may not have ended yet.
+    let begun = Instant::now();
+    loop {
+        let now = app.snapshot();
+        let is_clean = matches!(now, Snapshot { in_flight: 0, stores: 0, stacks_in_use: 0, waiting: 0, .. });
+        if is_clean || begun.elapsed() >= PATIENCE {
+            return Ok(now);
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
 }
 
 #[derive(Deserialize)]

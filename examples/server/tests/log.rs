@@ -30,7 +30,7 @@ async fn what_fails_is_logged_with_the_guests_backtrace() {
 
     let service = Service::start().await;
     let config = Config { stacks: 1, waiting: 0, service: Some(service.address), ..Config::default() };
-    let server = Server::start(Config { deadline: Duration::from_mins(1), ..config }).await;
+    let server = Server::start(Config { deadline: Duration::from_hours(1), ..config }).await;
     for (function, frame, why) in [
         ("trap", "trap", "unreachable"),
         ("panic", "panics", "a host function panicked: a mistake in a host function"),

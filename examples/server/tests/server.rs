@@ -55,7 +55,7 @@ async fn answers(config: Config) {
 async fn fifty_timeouts(config: Config) {
     let server = Server::start(Config { deadline: Duration::from_millis(100), ..config }).await;
     // Half of them wait, half of them compute.
-    let requests = (0..50).map(|n| server.get(if n % 2 == 0 { "nap" } else { "spin" }, 60_000));
+    let requests = (0..50).map(|n| server.get(if n % 2 == 0 { "nap" } else { "spin" }, 3_600_000));
     for (status, body) in join_all(requests).await {
         assert_eq!(status, 504, "{body}");
     }
@@ -67,7 +67,7 @@ async fn fifty_clients_that_go_away(config: Config) {
     let server = Server::start(Config { service: Some(service.address), ..config }).await;
     // A fifth of them compute, the others wait: for a timer, or for the service.
     let functions = ["spin", "nap", "nap", "double", "double"];
-    let requests = join_all((0..50).map(|n| server.send(functions[n % 5], 60_000))).await;
+    let requests = join_all((0..50).map(|n| server.send(functions[n % 5], 3_600_000))).await;
     server.until(|now| now.stacks_in_use == 50).await;
     drop(requests);
     server.until(|now| now.in_flight == 0 && now.stores == 0 && now.stacks_in_use == 0).await;
@@ -78,7 +78,7 @@ async fn fifty_clients_that_go_away(config: Config) {
 }
 
 async fn four_guests_that_spin(config: Config) {
-    let server = Server::start(Config { deadline: Duration::from_mins(10), ..config }).await;
+    let server = Server::start(config).await;
     let spinning = join_all((0..4).map(|_| server.send("spin", 0))).await;
     server.until(|now| now.stacks_in_use == 4).await;
     for n in 0..300 {
@@ -126,6 +126,13 @@ async fn shut_down_with_a_hundred_in_flight(config: Config) {
         assert_eq!(answer, (200, (2 * n).to_string()));
     }
     assert_eq!(assert_nothing_left(ending).await.answered, 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shut_down_with_a_client_that_sent_half_a_header() {
+    let server = Server::start(Config { deadline: Duration::from_millis(1), ..Config::default() }).await;
+    let _open = server.send_half().await;
+    assert_nothing_left(server.end()).await;
 }
 
 async fn guests_that_fail(config: Config) {

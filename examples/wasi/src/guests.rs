@@ -1,7 +1,7 @@
 //! The programs. Each has a context and a stack of its own, and all run on the thread that polls.
 
+use crate::GUESTS;
 use crate::server::Server;
-use crate::{GUESTS, SLEEP};
 use futures::future::try_join_all;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::cell::RefCell;
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::Rc;
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use wasmtime::{Engine, Linker, Module, Result};
@@ -60,15 +61,21 @@ impl World {
         self.threads.borrow().len()
     }
 
-    /// Connects all guests with the server. The future that this returns runs them to their end, and returns their exit codes.
-    pub async fn start(&self, server: &Server, what: &'static str) -> Result<impl Future<Output = Result<Vec<i32>>>> {
+    /// Connects all guests, which will sleep for this long, with the server. The future that this returns runs them to their end,
+    /// and returns their exit codes.
+    pub async fn start(
+        &self,
+        server: &Server,
+        sleep: Duration,
+        what: &'static str,
+    ) -> Result<impl Future<Output = Result<Vec<i32>>>> {
         let bar = ProgressBar::new(u64::try_from(GUESTS)?).with_message(what);
         bar.set_style(ProgressStyle::with_template("{pos:>3} of {len} guests {msg} {wide_bar} {elapsed}")?);
         let mut guests = Vec::new();
         for guest in 0..GUESTS {
             let (socket, bar) = (server.connect().await?, bar.clone());
             guests.push(async move {
-                let code = self.run(guest, socket).await?;
+                let code = self.run(guest, sleep, socket).await?;
                 bar.inc(1);
                 Ok(code)
             });
@@ -80,10 +87,10 @@ impl World {
         })
     }
 
-    async fn run(&self, guest: usize, socket: TcpStream) -> Result<i32> {
+    async fn run(&self, guest: usize, sleep: Duration, socket: TcpStream) -> Result<i32> {
         let (input, output) = socket.into_split();
         let wasi = WasiCtx::builder()
-            .args(&["visitor", &format!("guest-{guest}"), &SLEEP.as_millis().to_string()])
+            .args(&["visitor", &format!("guest-{guest}"), &sleep.as_millis().to_string()])
             .preopened_dir(self.dir.path(), "/words", FsPerms::ReadWrite)?
             .stdin(AsyncStdinStream::new(input))
             .stdout(AsyncStdoutStream::new(4096, output))

@@ -16,9 +16,12 @@ use std::time::{Duration, Instant};
 use tokio::task::LocalSet;
 
 const GUESTS: usize = 50;
+/// How long the first fifty sleep.
 const SLEEP: Duration = Duration::from_millis(200);
-/// The timeout for everything that should take no time.
-const LIMIT: Duration = Duration::from_secs(30);
+/// How long the others would sleep: longer than the program can take, so that none wakes before it is dropped.
+const LONG_SLEEP: Duration = Duration::from_secs(1000);
+/// The timeout for everything that should take no time. A busy machine can take long.
+const LIMIT: Duration = Duration::from_mins(10);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -31,7 +34,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
     // The first fifty run to their end.
     let begun = Instant::now();
-    let guests = world.start(&server, "at once").await?;
+    let guests = world.start(&server, SLEEP, "at once").await?;
     let codes = tokio::time::timeout(LIMIT, guests).await??;
     let together = begun.elapsed();
     if codes != [0; GUESTS] {
@@ -48,7 +51,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
     // The others run until all sleep, with their files and sockets open.
     let open_before = open_descriptors()?;
-    let mut guests = Box::pin(world.start(&server, "to be dropped").await?);
+    let mut guests = Box::pin(world.start(&server, LONG_SLEEP, "to be dropped").await?);
     tokio::select! {
         ended = &mut guests => return Err(format!("the programs ended, before all slept: {ended:?}").into()),
         () = server.all_sleep() => {}

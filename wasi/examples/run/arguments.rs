@@ -14,17 +14,21 @@ Options:
                                wasmtime-wasi's own synchronous functions, to compare with
     --dir HOST::GUEST          lets the program see the directory HOST, under the name GUEST
     --env NAME=VALUE           sets a variable in the program's environment, which is empty by default
-    --copies N                 runs N copies, and says at the end how long they took together
+    --copies N                 runs N copies, 10,000 at most, and says at the end how long they took together
     --timeout MS               stops what has not ended after so many milliseconds
     --trap-unknown-imports     lets a module import functions that are not there, which trap if they are called
     --help                     shows this
 
-What follows the program is the program's, options too. `--` ends the runner's options. A copy that runs alone has the
-runner's standard input; of many, each has an empty one. All write to the runner's standard output and error.
+Everything after PROGRAM.wasm is passed to the program, including options. `--` ends the runner's options. A copy that runs
+alone has the runner's standard input. If there are many, each has an empty one. All write to the runner's standard output and
+error.
 
 The exit code is the program's, or that of the first copy that failed. It is 1 if the program could not be run, 2 if the
-command line is wrong, 124 after the timeout, 134 if the program trapped.
+command line is wrong, 124 if it was stopped by the timeout, or 134 if it trapped.
 ";
+
+/// More would only run out of memory.
+const MOST_COPIES: usize = 10_000;
 
 pub(crate) enum Command {
     Run(Arguments),
@@ -64,13 +68,13 @@ impl Arguments {
                 Long("stack") => stack = parser.value()?.parse_with(stack_kind)?,
                 Long("dir") => dirs.push(parser.value()?.parse_with(dir)?),
                 Long("env") => env.push(parser.value()?.parse_with(variable)?),
-                Long("copies") => copies = Some(parser.value()?.parse_with(number)?),
+                Long("copies") => copies = Some(parser.value()?.parse_with(number_of_copies)?),
                 Long("timeout") => timeout = Some(Duration::from_millis(parser.value()?.parse_with(number)?)),
                 Long("trap-unknown-imports") => trap_unknown_imports = true,
                 Long("help") | Short('h') => return Ok(Command::Help),
                 Value(program) => {
                     if timeout.is_some() && matches!(stack, StackKind::Without) {
-                        return Err("a program without a stack cannot be stopped by a timeout".into());
+                        return Err("`--timeout` needs a stack: leave it out, or choose another `--stack`".into());
                     }
                     let rest = parser.raw_args()?.map(ValueExt::string).collect::<Result<_, _>>()?;
                     let program = program.into();
@@ -113,6 +117,13 @@ fn variable(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
         _ => Err("expected NAME=VALUE"),
+    }
+}
+
+fn number_of_copies(text: &str) -> Result<usize, &'static str> {
+    match number(text)? {
+        copies if copies > MOST_COPIES => Err("at most 10,000 copies"),
+        copies => Ok(copies),
     }
 }
 

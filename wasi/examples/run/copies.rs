@@ -10,7 +10,8 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::thread;
 use std::time::{Duration, Instant};
-use wasmtime::{Engine, Result, Trap};
+use wasmtime::error::Context as _;
+use wasmtime::{Engine, Result, Trap, WasmBacktrace};
 use wasmtime_async::{
     Carries, DEFAULT_STACK_SIZE, Error, FiberStack, SendFiberStack, Stack, Store, ThreadStack, tokio_runtime,
 };
@@ -45,8 +46,11 @@ fn run_without(program: &Program, arguments: &Arguments) -> Result<i32> {
     let counts = Counts::default();
     counts.threads.borrow_mut().insert(thread::current().id());
     let begun = Instant::now();
-    let run = |_| Ok(Some(program.run_without(&mut store(program, arguments)?)));
-    let ended = (0..arguments.copies.unwrap_or(1)).map(run).collect::<Result<_>>()?;
+    let run = |copy| {
+        let mut store = store(program, arguments).with_context(|| name(arguments, copy))?;
+        Ok(Some(program.run_without(&mut store)))
+    };
+    let ended = (0..number(arguments)).map(run).collect::<Result<_>>()?;
     report(arguments, ended, begun.elapsed(), &counts)
 }
 
@@ -55,9 +59,11 @@ fn run_on<S: Stack + Carries<WasiP1Ctx>>(
     arguments: &Arguments,
     new_stack: fn(usize) -> Result<S, Error>,
 ) -> Result<i32> {
-    let number = arguments.copies.unwrap_or(1);
-    let mut stacks = (0..number).map(|_| new_stack(DEFAULT_STACK_SIZE)).collect::<Result<Vec<_>, _>>()?;
-    let mut stores = (0..number).map(|_| store(program, arguments)).collect::<Result<Vec<_>>>()?;
+    let number = number(arguments);
+    let new_stack = |copy| new_stack(DEFAULT_STACK_SIZE).with_context(|| name(arguments, copy));
+    let mut stacks = (0..number).map(new_stack).collect::<Result<Vec<_>>>()?;
+    let new_store = |copy| store(program, arguments).with_context(|| name(arguments, copy));
+    let mut stores = (0..number).map(new_store).collect::<Result<Vec<_>>>()?;
     if arguments.timeout.is_some() {
         tick(program.engine.clone());
     }
@@ -85,13 +91,12 @@ fn report(arguments: &Arguments, ended: Vec<Option<Result<i32>>>, took: Duration
     let number = ended.len();
     let mut codes = Vec::new();
     for (copy, result) in ended.into_iter().enumerate() {
-        let name = arguments.program.display();
-        let name = if number == 1 { name.to_string() } else { format!("{name}, copy {copy}") };
+        let name = name(arguments, copy);
         codes.push(match result {
             Some(Ok(code)) => code,
             Some(Err(error)) => {
                 complain(&format!("{name}: {}", cause(&error)));
-                if error.is::<wasmtime_async_wasi::Error>() { NOT_RUN } else { TRAPPED }
+                if error.is::<WasmBacktrace>() || error.is::<Trap>() { TRAPPED } else { NOT_RUN }
             }
             None => {
                 let timeout = arguments.timeout.unwrap_or_default().as_millis();
@@ -106,6 +111,16 @@ fn report(arguments: &Arguments, ended: Vec<Option<Result<i32>>>, took: Duration
         print(&format!("copies={number} threads={threads} ms={ms} suspensions={suspensions}\n"))?;
     }
     Ok(codes.into_iter().find(|code| *code != 0).unwrap_or(0))
+}
+
+fn number(arguments: &Arguments) -> usize {
+    arguments.copies.unwrap_or(1)
+}
+
+/// What messages call this copy.
+fn name(arguments: &Arguments, copy: usize) -> String {
+    let (name, number) = (arguments.program.display(), number(arguments));
+    if number == 1 { name.to_string() } else { format!("{name}, copy {} of {number}", copy + 1) }
 }
 
 fn store(program: &Program, arguments: &Arguments) -> Result<Store<WasiP1Ctx>> {

@@ -14,7 +14,7 @@ use std::io::{Write as _, stdout};
 use std::process::exit;
 use wasmtime::error::Context as _;
 
-/// The exit code if the program could not be run.
+/// The exit code if the program could not be run, so that none of its code ran.
 const NOT_RUN: i32 = 1;
 /// The exit code if the command line is wrong.
 const USAGE: i32 = 2;
@@ -28,7 +28,7 @@ fn main() {
         Ok(Command::Run(arguments)) => Program::load(&arguments).and_then(|program| copies::run(&program, &arguments)),
         Ok(Command::Help) => print(HELP).map(|()| 0),
         Err(error) => {
-            complain(&format!("{error} (--help tells how to use it)"));
+            complain(&format!("{error} (see --help)"));
             Ok(USAGE)
         }
     };

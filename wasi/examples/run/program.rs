@@ -37,7 +37,7 @@ impl Program {
             Some(b"\0asm\x01\0\0\0") => module(&engine, &bytes, arguments),
             Some([b'\0', b'a', b's', b'm', .., 1, 0]) => component(&engine, &bytes, arguments.stack),
             Some([b'\0', b'a', b's', b'm', ..]) => bail!("{name} is WebAssembly of a version that is not known"),
-            _ => bail!("{name} is not WebAssembly"),
+            _ => bail!("{name} is not WebAssembly: convert text with `wasm-tools parse TEXT.wat -o PROGRAM.wasm`"),
         };
         Ok(Self { engine, code: code.with_context(|| format!("cannot run {name}"))? })
     }

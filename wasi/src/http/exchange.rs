@@ -8,6 +8,7 @@ use http::{Method, Request, Response};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 use wasmtime_async::component::{AsyncFunc, InstancePreExt};
@@ -130,12 +131,19 @@ impl Responder {
     {
         let Self { end, set, released } = self;
         let to_head = request.method() == Method::HEAD;
+        let set = Arc::new(set);
+        // Keeps it if the table has no place for it, until the answer was told what went wrong.
+        let mut kept = Some(Arc::clone(&set));
         let guest = async {
             // First, so that it is dropped with the store, after the answer was told what went wrong.
             let set = store.data_mut().http().new_response_outparam_from_callback(move |response| {
-                // The client may have gone.
-                let _ = set.send((response, to_head));
+                // `kept` has gone, so there is no other.
+                if let Some(set) = Arc::into_inner(set) {
+                    // The client may have gone.
+                    let _ = set.send((response, to_head));
+                }
             })?;
+            kept = None;
             let request = store.data_mut().http().new_incoming_request(scheme, request)?;
             let instance = proxy.instance_pre().instantiate_on(stack, store).await?;
             let handle = Proxy::new(&mut *store, &instance)?.wasi_http_incoming_handler().func_handle();
@@ -147,6 +155,7 @@ impl Responder {
             Ok(()) => Ok(()),
             Err(error) => Err(format!("{error:#}")),
         });
+        drop(kept);
         ended
     }
 }

@@ -7,8 +7,9 @@
 //! wasmtime-wasi-http = "48.0.8"
 //! ```
 //!
-//! These functions never wait, and do not count as [host calls in a row](crate::HOST_CALLS_IN_A_ROW). What waits is in
-//! `wasi:io`, which [`p2::add_to_linker`](crate::p2::add_to_linker) defines: polling, and the streams of bodies.
+//! These functions do not wait for anything. What waits is in `wasi:io`, which [`p2::add_to_linker`](crate::p2::add_to_linker)
+//! defines: polling, and the streams of bodies. Only `future-incoming-response.get` and `future-trailers.get` count as
+//! [host calls in a row](crate::HOST_CALLS_IN_A_ROW), because guests may call them in loops.
 //!
 //! - **Requests that guests send** are sent by tokio tasks, as the hooks of a context define
 //!   ([`WasiHttpHooks`](wasmtime_wasi_http::WasiHttpHooks)). The default hooks are among the default features of
@@ -17,6 +18,7 @@
 
 mod body;
 mod exchange;
+mod futures;
 mod view;
 
 pub use body::Body;
@@ -54,5 +56,6 @@ use wasmtime_wasi_http::p2::bindings::http::{outgoing_handler, types};
 /// ```
 pub fn add_to_linker<T: View + 'static>(linker: &mut Linker<T>) -> Result<()> {
     outgoing_handler::add_to_linker::<T, WasiHttp>(linker, T::http)?;
-    types::add_to_linker::<T, WasiHttp>(linker, &LinkOptions::default().into(), T::http)
+    types::add_to_linker::<T, WasiHttp>(linker, &LinkOptions::default().into(), T::http)?;
+    futures::replace(linker)
 }

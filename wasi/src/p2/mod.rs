@@ -25,6 +25,9 @@ use wasmtime_wasi_io::bindings::wasi::io::{error, poll, streams};
 /// Defines the whole world `wasi:cli/imports`, for a [`FiberStack`](wasmtime_async::FiberStack) or a `ThreadStack`. Functions
 /// that are unstable in WASI are not defined. The store's data may be anything that has a context: see [`View`].
 ///
+/// If a tokio runtime polls the component, it must have time and I/O enabled
+/// ([`enable_all`](tokio::runtime::Builder::enable_all)). Otherwise, the first function that sleeps panics.
+///
 /// # Errors
 ///
 /// If one of the names is taken, and the linker does not allow shadowing.

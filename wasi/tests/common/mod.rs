@@ -1,5 +1,6 @@
 //! What the tests of modules and of components have in common.
 
+use std::fmt::Debug;
 use std::fs;
 use std::future::Future;
 use std::path::Path;
@@ -76,6 +77,15 @@ impl Wakes {
 /// Polls a future once, which must be pending, and drops it.
 pub(crate) fn poll_and_drop<F: Future>(future: F) {
     assert!(Arc::new(Wakes::default()).poll(pin!(future)).is_pending(), "this was to wait");
+}
+
+/// Polls a future again and again, which must stay pending although the other tasks of the thread get their turns.
+pub(crate) async fn stays_pending<F: Future<Output: Debug>>(mut future: Pin<&mut F>) {
+    for _ in 0..100 {
+        let polled = futures::poll!(future.as_mut());
+        assert!(polled.is_pending(), "this was to wait: {polled:?}");
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Has one thread for blocking work, such as with files.

@@ -1,6 +1,6 @@
 //! A call that is dropped stops its program right where it waits, and what the program has open is closed.
 
-use crate::common::{keep_busy, on_each_stack, open_in, poll_and_drop, runtime};
+use crate::common::{keep_busy, on_each_stack, open_in, poll_and_drop, runtime, stays_pending};
 use crate::guests::visitor;
 use crate::stacks::{Kind, run};
 use std::fs;
@@ -29,10 +29,7 @@ fn dropped<S: Kind>(sleep: u64, with_files: bool) -> Option<Vec<u8>> {
     let busy = keep_busy(&runtime);
     runtime.block_on(async {
         let mut program = Box::pin(program);
-        for _ in 0..100 {
-            assert!(futures::poll!(program.as_mut()).is_pending(), "this was to wait");
-            tokio::task::yield_now().await;
-        }
+        stays_pending(program.as_mut()).await;
         poll_and_drop(program);
         // Both pipes end, without a word.
         let (mut input, mut output) = (Vec::new(), Vec::new());

@@ -1,6 +1,6 @@
 //! A program that waits leaves its thread to others.
 
-use crate::common::{Wakes, keep_busy, on_each_stack, runtime};
+use crate::common::{Wakes, keep_busy, on_each_stack, runtime, stays_pending};
 use crate::guests::visitor;
 use crate::stacks::{Kind, run};
 use futures::executor::block_on;
@@ -76,12 +76,7 @@ fn files<S: Kind>() {
     let busy = keep_busy(&runtime);
     let mut program = Box::pin(run::<S>(&component, wasi.build_p1()));
     // It cannot get beyond the first operation on a file.
-    runtime.block_on(async {
-        for _ in 0..100 {
-            assert!(futures::poll!(program.as_mut()).is_pending());
-            tokio::task::yield_now().await;
-        }
-    });
+    runtime.block_on(stays_pending(program.as_mut()));
     drop(busy);
     assert_eq!(runtime.block_on(program).unwrap(), 1);
     assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"before x");

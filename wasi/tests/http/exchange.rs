@@ -1,6 +1,6 @@
 //! The two sides of an exchange: what each gets when the other is gone, and when the guest goes wrong.
 
-use crate::common::on_each_stack;
+use crate::common::{NewStack, on_each_stack, stays_pending};
 use crate::guests::{Data, ENGINE, GUEST};
 use crate::outgoing::listen;
 use crate::stacks::{Kind, RequestBody, handle, on_one_thread, request};
@@ -41,14 +41,6 @@ async fn answered<F: Future<Output = Result<()>>>(mut guest: Pin<&mut F>, answer
     match select(answer, guest.as_mut()).await {
         Either::Left((response, _)) => response,
         Either::Right((ended, _)) => panic!("the guest has ended: {ended:?}"),
-    }
-}
-
-async fn assert_goes_on<F: Future<Output = Result<()>>>(mut guest: Pin<&mut F>) {
-    for _ in 0..100 {
-        let polled = futures::poll!(guest.as_mut());
-        assert!(polled.is_pending(), "the guest has ended: {polled:?}");
-        tokio::task::yield_now().await;
     }
 }
 
@@ -97,7 +89,7 @@ fn no_response_yet_the_guest_goes_on<S: Kind>() {
         let mut guest = pin!(handle::<S>(responder, request));
         let error = answered(guest.as_mut(), answer).await.unwrap_err();
         assert!(matches!(error.downcast_ref(), Some(ErrorCode::LoopDetected)), "{error:?}");
-        assert_goes_on(guest.as_mut()).await;
+        stays_pending(guest.as_mut()).await;
         drop(sender);
         guest.await.unwrap();
     });
@@ -156,7 +148,7 @@ fn the_body_is_dropped<S: Kind>() {
         let mut guest = pin!(handle::<S>(responder, request));
         let mut body = answered(guest.as_mut(), answer).await.unwrap().into_body();
         sender.unbounded_send(Ok(Frame::data("part".into()))).unwrap();
-        assert_goes_on(guest.as_mut()).await;
+        stays_pending(guest.as_mut()).await;
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "part");
         drop(body);
         assert!(is_client_gone(guest.await));
@@ -251,7 +243,7 @@ fn a_client_that_reads_slowly<S: Kind>() {
             sender.unbounded_send(Ok(Frame::data("part".into()))).unwrap();
         }
         drop(sender);
-        assert_goes_on(guest.as_mut()).await;
+        stays_pending(guest.as_mut()).await;
         let (ended, body) = join(guest, body.collect()).await;
         ended.unwrap();
         assert_eq!(body.unwrap().to_bytes(), "part".repeat(10));
@@ -267,11 +259,11 @@ fn work_after_the_response<S: Kind>() {
             let mut guest = pin!(handle::<S>(responder, request));
             let mut body = answered(guest.as_mut(), answer).await.unwrap().into_body();
             if path == "/length" {
-                assert_goes_on(guest.as_mut()).await;
+                stays_pending(guest.as_mut()).await;
                 assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
             }
             drop(body);
-            assert_goes_on(guest.as_mut()).await;
+            stays_pending(guest.as_mut()).await;
             drop(sender);
             guest.await.unwrap();
         }
@@ -325,5 +317,16 @@ fn answers_that_are_polled_while_the_other_side_goes() {
         handle::<FiberStack>(responder, request("GET", "/echo".into(), Empty::new())).await.unwrap_err();
         let error = answer.failure();
         assert!(is_failed(&error, "missing authority"), "{error:?}");
+
+        // There is no place for what sets the response.
+        let (responder, answer) = exchange();
+        let answer = PolledAtOnce::new(answer);
+        let proxy = ProxyPre::new(FiberStack::linker().instantiate_pre(&GUEST).unwrap()).unwrap();
+        let mut store = Store::new(&ENGINE, Data::full());
+        let mut stack = FiberStack::new_stack();
+        let request = request("GET", "http://host/echo".into(), Empty::new());
+        responder.handle(&mut stack, &mut store, &proxy, Scheme::Http, request).await.unwrap_err();
+        let error = answer.failure();
+        assert!(is_failed(&error, "no free keys"), "{error:?}");
     });
 }

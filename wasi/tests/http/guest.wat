@@ -54,6 +54,7 @@
     (func $must (param $failed i32) (if (local.get $failed) (then unreachable)))
     ;; Results are left at 128.
     (func $must_result (call $must (i32.load8_u (i32.const 128))))
+    (func $must_be_none (call $must (i32.load8_u (i32.const 128))))
     (func $wait (param $pollable i32)
         (call $block (local.get $pollable))
         (call $drop_pollable (local.get $pollable)))
@@ -90,17 +91,22 @@
             (local.set $n (i32.add (local.get $n) (i32.const 1)))
             (br_if $more (i32.lt_u (local.get $n) (local.get $blocks))))
         (call $finish (local.get $body) (local.get $output)))
+    ;; A request for `/` that nobody has sent yet.
+    (func $request_to (param $at i32) (param $len i32) (result i32)
+        (local $request i32)
+        (local.set $request (call $request (call $fields)))
+        (call $must (call $set_scheme
+            (local.get $request) (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 0)))
+        (call $must (call $set_authority (local.get $request) (i32.const 1) (local.get $at) (local.get $len)))
+        (call $must (call $set_path (local.get $request) (i32.const 1) (i32.const 24) (i32.const 1)))
+        (local.get $request))
     (func $send (export "send") (param $at i32) (param $len i32) (param $blocks i32) (result i32)
         (local $handle i32)
         (local $body i32)
         (local $input i32)
         (local $status i32)
         (local $total i32)
-        (local.set $handle (call $request (call $fields)))
-        (call $must (call $set_scheme
-            (local.get $handle) (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 0)))
-        (call $must (call $set_authority (local.get $handle) (i32.const 1) (local.get $at) (local.get $len)))
-        (call $must (call $set_path (local.get $handle) (i32.const 1) (i32.const 24) (i32.const 1)))
+        (local.set $handle (call $request_to (local.get $at) (local.get $len)))
         (if (local.get $blocks) (then
             (call $must (call $set_method (local.get $handle) (i32.const 2) (i32.const 0) (i32.const 0)))
             (call $request_body (local.get $handle) (i32.const 128))
@@ -151,6 +157,7 @@
         (local $body i32)
         (local $output i32)
         (local $len i32)
+        (local $times i32)
         (call $path (local.get $request) (i32.const 128))
         ;; The first letter.
         (local.set $path (i32.load8_u offset=1 (i32.load (i32.const 132))))
@@ -158,8 +165,31 @@
         (if (i32.eq (local.get $path) (i32.const 0x74)) (then unreachable))
         ;; /nothing
         (if (i32.eq (local.get $path) (i32.const 0x6e)) (then return))
+        ;; /get
+        (if (i32.eq (local.get $path) (i32.const 0x67)) (then
+            (call $authority (local.get $request) (i32.const 128))
+            (call $handle
+                (call $request_to (i32.load (i32.const 132)) (i32.load (i32.const 136)))
+                (i32.const 0) (i32.const 0) (i32.const 128))
+            (call $must_result)
+            (local.set $response (i32.load (i32.const 136)))
+            (loop $again
+                (call $get_response (local.get $response) (i32.const 128))
+                (call $must_be_none)
+                (local.set $times (i32.add (local.get $times) (i32.const 1)))
+                (br_if $again (i32.lt_u (local.get $times) (i32.const 256))))
+            (return)))
         (call $consume_request (local.get $request) (i32.const 128))
         (call $must_result)
+        ;; /finish
+        (if (i32.eq (local.get $path) (i32.const 0x66)) (then
+            (local.set $body (call $finish_incoming (i32.load (i32.const 132))))
+            (loop $again
+                (call $get_trailers (local.get $body) (i32.const 128))
+                (call $must_be_none)
+                (local.set $times (i32.add (local.get $times) (i32.const 1)))
+                (br_if $again (i32.lt_u (local.get $times) (i32.const 256))))
+            (return)))
         (call $stream (i32.load (i32.const 132)) (i32.const 128))
         (call $must_result)
         (local.set $input (i32.load (i32.const 132)))

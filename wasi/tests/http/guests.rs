@@ -38,6 +38,15 @@ pub(crate) struct Data {
     table: ResourceTable,
 }
 
+impl Data {
+    /// Has no place for resources.
+    pub(crate) fn full() -> Self {
+        let mut data = Self::default();
+        data.table.set_max_capacity(0);
+        data
+    }
+}
+
 impl WasiView for Data {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }

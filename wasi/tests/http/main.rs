@@ -1,6 +1,6 @@
 //! `wasi:http`, on every kind of stack: guests that send requests, and guests that handle them.
 
-#[expect(dead_code, reason = "no test counts wake-ups here")]
+#[expect(dead_code, reason = "it is for other tests, too")]
 #[path = "../common/mod.rs"]
 mod common;
 mod exchange;
@@ -10,3 +10,4 @@ mod outgoing;
 mod same;
 mod serve;
 mod stacks;
+mod turns;

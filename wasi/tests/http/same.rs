@@ -57,7 +57,7 @@ fn sent<S: Kind>() {
             let (got, ()) = join(get::<S>(&address), serve_once(listener, response)).await;
             assert_eq!(got.unwrap(), expected.unwrap(), "{response}");
         }
-        let address = nowhere().await;
+        let (_nobody, address) = nowhere();
         for address in [&address, "no such host:80", ""] {
             let (got, expected) = (get::<S>(address).await, upstream_send(address, 0).await);
             assert_eq!(got.map_err(|error| root(&error)), expected.map_err(|error| root(&error)), "{address}");

@@ -3,6 +3,7 @@
 
 mod cancelled;
 mod command;
+#[expect(dead_code, reason = "it is for other tests, too")]
 #[path = "../common/mod.rs"]
 mod common;
 mod guest;

@@ -5,6 +5,8 @@ use super::{Guest, Host};
 
 /// Where names to look up lie.
 const NAMES: u64 = 256;
+/// The number of the error `connection-refused`.
+const REFUSED: u8 = 14;
 /// A datagram to send.
 const DATAGRAM: u64 = 512;
 
@@ -61,19 +63,23 @@ pub(super) async fn tcp<H: Host>(guest: &mut Guest<H>) {
     for socket in [client, server, listener] {
         guest.call("tcp-drop-tcp-socket", [socket]).await;
     }
-    refused(guest, network, port).await;
+    refused(guest, network).await;
     guest.call("network-drop-network", [network]).await;
 }
 
-/// Nobody listens there any more.
-async fn refused<H: Host>(guest: &mut Guest<H>, network: u64, port: u16) {
+/// Nobody listens at a socket that is only bound. It keeps the port from other tests.
+async fn refused<H: Host>(guest: &mut Guest<H>, network: u64) {
+    let silent = guest.call("tcp-create-socket-create-tcp-socket", [0]).await.handle();
+    let port = bind(guest, "tcp-tcp-socket", silent).await;
     let socket = guest.call("tcp-create-socket-create-tcp-socket", [0]).await.handle();
     let connect = [[socket, network].as_slice(), &loopback(port)].concat();
     guest.call("tcp-tcp-socket-start-connect", &connect).await;
     guest.log.last_mut().unwrap().0 = "start-connect".into();
     let ready = guest.call("tcp-tcp-socket-subscribe", [socket]).await.u32(0);
     guest.call("poll-pollable-block", [ready]).await;
-    guest.call("tcp-tcp-socket-finish-connect", [socket]).await;
+    // `connection-refused`
+    let refused = guest.call("tcp-tcp-socket-finish-connect", [socket]).await;
+    assert_eq!((refused.0[0], refused.0[4]), (1, REFUSED), "is refused");
 }
 
 /// What can be set and asked.
