@@ -11,7 +11,7 @@
 //!
 //! - The word and the field are where, and what, they were seen to be: see [`find`](super::find). They are found once
 //!   for a process, and are checked on each thread before they are used there. If anything does not fit, including a
-//!   platform without `dl_iterate_phdr`, the fiber does all parking, and activations are not counted.
+//!   platform without `dl_iterate_phdr`, checked fiber stacks are an error, and the fiber does all parking.
 //! - A call that parks this way starts with an empty list, so that its activations only link to its own.
 //!   [`Runner::prepare`](super::runner::Runner::prepare) makes sure of that.
 //! - wasmtime reads the word again at each use. It does so in functions of their own that are not inlined (`tls::raw`),
