@@ -207,6 +207,9 @@ pub enum Between {
     /// Code on a stack within the stack: a continuation of wasm's stack switching proposal, or a coroutine of another
     /// library.
     OtherStack,
+    /// What cannot be seen, because the store's call hook was replaced. (On systems other than Linux and Windows: see
+    /// [`Store`](crate::Store#call-hooks).)
+    Unseen,
 }
 
 impl fmt::Display for Between {
@@ -218,6 +221,7 @@ impl fmt::Display for Between {
             Self::OtherStore => "a synchronous call into another store would be left suspended",
             Self::NestedCall => "host code that has called the guest again would be left suspended",
             Self::OtherStack => "code on a stack within the stack would be left suspended",
+            Self::Unseen => "what is on it cannot be seen, because the call hook of its store was replaced",
         })
     }
 }

@@ -11,6 +11,8 @@
 //! checks for each of them. It runs only when a future is pending, so a future that is ready costs nothing.
 
 use crate::error::{Between, Error};
+#[cfg(call_hook)]
+use crate::stack::fiber::Entries;
 #[cfg(fiber_stack)]
 use crate::stack::fiber::Root;
 use crate::sync::cell::Cell;
@@ -84,9 +86,9 @@ pub(crate) struct Limits {
     /// Where the call's part of the thread's list of activations begins.
     #[cfg(fiber_stack)]
     root: Cell<Root>,
-    /// How often the guests of the call's store are entered within the call, where the list cannot be read.
+    /// Counts how often the guests of the call's store are entered, where the list cannot be read.
     #[cfg(call_hook)]
-    entered: Cell<usize>,
+    pub(crate) entries: Entries,
 }
 
 impl Limits {
@@ -99,7 +101,7 @@ impl Limits {
             #[cfg(fiber_stack)]
             root: Cell::new(Root::UNSEEN),
             #[cfg(call_hook)]
-            entered: Cell::new(0),
+            entries: Entries::default(),
         }
     }
 
@@ -114,18 +116,14 @@ impl Limits {
         self.store.set(store);
         self.known.set(known);
         #[cfg(call_hook)]
-        self.entered.set(0);
+        self.entries.begin();
     }
 
     /// Notes that guests of this store are being entered or left.
     #[cfg(call_hook)]
     pub(crate) fn count(&self, store: *const (), hook: CallHook) {
-        let entered = self.entered.get();
-        match hook {
-            _ if store != self.store.get() => {}
-            CallHook::CallingWasm => self.entered.set(entered.wrapping_add(1)),
-            CallHook::ReturningFromWasm => self.entered.set(entered.wrapping_sub(1)),
-            CallHook::CallingHost | CallHook::ReturningFromHost => {}
+        if self.store.get() == store {
+            self.entries.count(hook);
         }
     }
 
@@ -175,8 +173,8 @@ impl Limits {
             Between::Poll
         } else if site.store != self.store.get() {
             Between::OtherStore
-        } else if !self.is_next_to_root() {
-            Between::NestedCall
+        } else if let Some(between) = self.between_root_and_here() {
+            between
         } else if self.rule == Rule::KnownSend && !site.send {
             return Err(Refusal::NotSend);
         } else {
@@ -199,17 +197,17 @@ impl Limits {
         if site.store != self.store.get() {
             return Err(Refusal::Foreign(Between::OtherStore));
         }
-        if self.is_next_to_root() { Ok(()) } else { Err(Refusal::Foreign(Between::NestedCall)) }
+        self.between_root_and_here().map_or(Ok(()), |between| Err(Refusal::Foreign(between)))
     }
 
-    /// Whether exactly one of wasmtime's activations lies between the root of the call and the running code. If that
-    /// cannot be seen, the answer is no.
+    /// What lies between the root of the call and the running code, unless that is exactly one of wasmtime's
+    /// activations.
     #[cfg_attr(not(fiber_stack), expect(clippy::unused_self, reason = "threads suspend anything"))]
-    fn is_next_to_root(&self) -> bool {
+    fn between_root_and_here(&self) -> Option<Between> {
         cfg_select! {
-            thread_list => self.root.get().is_one_activation_away(),
-            call_hook => self.entered.get() == 1,
-            _ => false,
+            thread_list => (!self.root.get().is_one_activation_away()).then_some(Between::NestedCall),
+            call_hook => self.entries.between_root_and_here(),
+            _ => Some(Between::NestedCall),
         }
     }
 }

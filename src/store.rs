@@ -21,6 +21,12 @@ use wasmtime::{AsContext, AsContextMut, Engine, StoreContext, StoreContextMut};
 /// A suspended call that is forgotten ([`mem::forget`], a leaked `Box`, a cycle of `Rc`) stays inside its store
 /// forever. From then on the store is lost: every use except `Debug` panics, and dropping it leaks its memory.
 ///
+/// # Call hooks
+///
+/// This concerns wasmtime's feature `call-hook` on systems other than Linux and Windows. There each of these stores has
+/// a hook of this crate's, which counts how often guests are entered. Making one from a [`wasmtime::Store`] replaces
+/// the hook that this had. If you replace this crate's hook, the store's guests cannot wait on checked fiber stacks.
+///
 /// # Examples
 ///
 /// ```

@@ -47,7 +47,7 @@ fn another_hook<K: Kind>(code: Code) -> Result<()> {
     if K::ANYTHING {
         result?;
     } else {
-        assert_refused(result, Between::NestedCall);
+        assert_refused(result, Between::Unseen);
     }
     let mut store = Store::from(store.into_inner());
     finish(run.call_on(&mut stack, &mut store, &[], &mut []))?;

@@ -15,6 +15,7 @@ mod send;
 mod thread_locals;
 mod threads;
 mod wakers;
+mod wasmtimes_own;
 #[path = "../common/watchdog.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod watchdog;

@@ -11,7 +11,12 @@ use std::ops::Range;
 use std::ptr;
 
 /// A coroutine that serves a frame.
-pub(super) struct Coroutine(corosensei::Coroutine<*const Frame, (), (), Memory>);
+pub(super) struct Coroutine {
+    inner: corosensei::Coroutine<*const Frame, (), (), Memory>,
+    /// The addresses of its stack.
+    #[cfg(call_hook)]
+    pub(super) range: Range<usize>,
+}
 
 /// The memory that a parking fiber runs on.
 pub(super) type ParkingMemory = Range<usize>;
@@ -33,17 +38,24 @@ impl Coroutine {
     pub(super) fn new(size: usize) -> io::Result<(Self, Aside, ParkingMemory)> {
         let memory = Memory::new(size)?;
         let (aside, parking) = (memory.aside(), memory.parking_range());
-        let coroutine = corosensei::Coroutine::with_stack(memory, |yielder, frame| {
+        #[cfg(call_hook)]
+        let range = memory.coroutine_range();
+        let inner = corosensei::Coroutine::with_stack(memory, |yielder, frame| {
             // SAFETY: `resume` passes the frame that belongs to this coroutine, and the frame lives as long.
             unsafe { serve(yielder, frame) };
         });
-        Ok((Self(coroutine), aside, parking))
+        let coroutine = Self {
+            inner,
+            #[cfg(call_hook)]
+            range,
+        };
+        Ok((coroutine, aside, parking))
     }
 
     /// Whether the coroutine has ended.
     #[inline(always)]
     pub(super) fn done(&self) -> bool {
-        self.0.done()
+        self.inner.done()
     }
 
     /// Runs the coroutine until it is left or has ended.
@@ -53,7 +65,7 @@ impl Coroutine {
     /// It has not ended. The frame is the same each time, lives as long as the coroutine, and its next entry is sound.
     #[inline(always)]
     pub(super) unsafe fn resume(&mut self, frame: *const Frame) {
-        self.0.resume(frame);
+        self.inner.resume(frame);
     }
 }
 

@@ -86,6 +86,13 @@ impl Memory {
         Self::stacks(self.start.get() + self.len, self.size, self.page)
     }
 
+    /// The coroutine's own part.
+    #[cfg(call_hook)]
+    pub(super) fn coroutine_range(&self) -> Range<usize> {
+        let [_, coroutine, _] = self.own_stacks();
+        coroutine
+    }
+
     /// The parking fiber's part.
     pub(super) fn parking_range(&self) -> Range<usize> {
         let [_, _, parking] = self.own_stacks();

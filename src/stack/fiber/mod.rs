@@ -39,7 +39,7 @@ pub(crate) use coroutine::leave;
 pub(crate) use list::Root;
 use list::ThreadList;
 #[cfg(call_hook)]
-pub(crate) use list::count_entries;
+pub(crate) use list::{Entries, count_entries};
 use runner::Runner;
 pub(crate) use runner::{has_room, prepare_aside, resume};
 pub use send::SendFiberStack;
@@ -67,7 +67,7 @@ use wasmtime::Engine;
 /// To see that a synchronous host function has called its own guest again, the crate reads wasmtime's list of
 /// activations on Linux and Windows. There it does not see a hook of wasmtime's feature `call-hook` that calls a guest
 /// before another one is entered, or after it was left. On other systems it counts entries itself, with such a hook in
-/// each [`Store`](crate::Store). If you replace that hook, calls in the store cannot wait on checked stacks.
+/// each [`Store`](crate::Store#call-hooks).
 ///
 /// # Memory
 ///

@@ -45,8 +45,11 @@ impl Runner {
     pub(super) fn new(size: usize, rule: Rule) -> Result<Self, Error> {
         let (coroutine, aside, fiber_memory) =
             Coroutine::new(size).map_err(|source| Error::StackMemory { size, source })?;
+        let frame = Frame::new(Leave::Fiber, rule);
+        #[cfg(call_hook)]
+        frame.limits.entries.set_stack(&coroutine.range);
         let parts = Parts {
-            frame: Frame::new(Leave::Fiber, rule),
+            frame,
             parked: Cell::new(None),
             fiber: UnsafeCell::new(None),
             fiber_memory,

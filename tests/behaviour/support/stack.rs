@@ -16,6 +16,7 @@ pub(crate) trait Kind: 'static {
     /// Whether the stack suspends anything, including synchronous code, and not only known frames.
     const ANYTHING: bool;
     /// Whether nested calls run within one poll.
+    #[cfg_attr(call_hook, allow(dead_code, reason = "nested calls are an error there"))]
     const IN_PLACE: bool = false;
     /// Whether host functions that wait must be registered as `Send`. If so, each poll of a test is on another thread.
     const MOVES: bool = false;
