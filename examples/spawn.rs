@@ -108,9 +108,6 @@ fn linker(engine: &Engine) -> Result<Linker<Arc<Host>>> {
 /// One call, from making the stack to the result. Nothing in it ties it to a thread.
 async fn call(n: i32, pool: Pool<TaskStack>, guest: InstancePre<Arc<Host>>, host: Arc<Host>) -> Result<i32> {
     let mut stack = pool.get().await?;
-    // Timers in host functions need tokio's runtime, which a stack's thread does not have by itself.
-    #[cfg(not(fiber_stack))]
-    wasmtime_async::Stack::set_ambient(&mut *stack, wasmtime_async::tokio_runtime);
     let mut store = Store::new(guest.module().engine(), host);
     let instance = guest.instantiate_on(&mut *stack, &mut store).await?;
     let run = AsyncFunc::from(instance.get_typed_func::<i32, i32>(&mut store, "run")?);
@@ -130,7 +127,13 @@ async fn make_calls(calls: i32) -> Result<usize> {
 
     let engine = Engine::default();
     let guest = linker(&engine)?.instantiate_pre(&Module::new(&engine, GUEST)?)?;
+    #[cfg(fiber_stack)]
     let pool = Pool::new(200, DEFAULT_STACK_SIZE)?;
+    // Timers need tokio's runtime, which a stack's thread does not have by itself.
+    #[cfg(not(fiber_stack))]
+    let pool = Pool::with_setup(200, DEFAULT_STACK_SIZE, |stack: &mut TaskStack| {
+        wasmtime_async::Stack::set_ambient(stack, wasmtime_async::tokio_runtime);
+    })?;
     let tasks: Vec<_> = (0..calls).map(|n| tokio::spawn(call(n, pool.clone(), guest.clone(), host.clone()))).collect();
     let mut wrong = 0;
     for (n, task) in (0..).zip(tasks) {

@@ -83,6 +83,8 @@ struct Shared<S> {
     max: usize,
     /// The size of each stack, in bytes.
     size: usize,
+    /// Called with each stack that is made.
+    setup: Box<dyn Fn(&mut S) + Send + Sync>,
     state: Mutex<State<S>>,
 }
 
@@ -111,12 +113,38 @@ impl<S: Stack> Pool<S> {
     ///
     /// [`Error::EmptyPool`] if `max` is 0, [`Error::StackSize`] if no stack of this size can work.
     pub fn new(max: usize, size: usize) -> Result<Self, Error> {
+        Self::with_setup(max, size, |_| ())
+    }
+
+    /// Makes a pool that calls `setup` with each stack after it has made the stack, for example to set what surrounds
+    /// calls on it:
+    ///
+    /// ```
+    /// # #[cfg(feature = "tokio")]
+    /// # fn main() -> Result<(), wasmtime_async::Error> {
+    /// use wasmtime_async::{DEFAULT_STACK_SIZE, Pool, Stack, ThreadStack, tokio_runtime};
+    ///
+    /// let pool = Pool::with_setup(100, DEFAULT_STACK_SIZE, |stack: &mut ThreadStack| stack.set_ambient(tokio_runtime))?;
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "tokio"))]
+    /// # fn main() {}
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Pool::new`].
+    ///
+    /// # Panics
+    ///
+    /// `get` and `try_get` propagate a panic of `setup`. The stack is dropped, and the next task in line makes another.
+    pub fn with_setup(max: usize, size: usize, setup: impl Fn(&mut S) + Send + Sync + 'static) -> Result<Self, Error> {
         if max == 0 {
             return Err(Error::EmptyPool);
         }
         let size = check_size(size)?;
         let state = State { idle: Vec::new(), in_use: 0, created: 0, peak: 0, waiting: BTreeMap::new(), next: 0 };
-        Ok(Self(Arc::new(Shared { max, size, state: Mutex::new(state) })))
+        Ok(Self(Arc::new(Shared { max, size, setup: Box::new(setup), state: Mutex::new(state) })))
     }
 
     /// Takes a stack out of the pool, and waits until one is free. Waiting tasks are served in the order of their first
@@ -200,7 +228,9 @@ impl<S> Shared<S> {
 impl<S: Stack> Permit<S> {
     fn made(mut self) -> Result<PooledStack<S>, Error> {
         if self.stack.is_none() {
-            self.stack = Some(S::new(self.pool.size)?);
+            let mut stack = S::new(self.pool.size)?;
+            (self.pool.setup)(&mut stack);
+            self.stack = Some(stack);
             self.pool.lock().created += 1;
         }
         Ok(PooledStack(self))

@@ -6,6 +6,7 @@ use crate::support::guest::{assert_usable, runner, store};
 use crate::support::{Code, Host, Kind, many, matrix};
 use futures::executor::block_on;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
@@ -28,6 +29,8 @@ matrix!(
     calls_on_many_threads,
     clones_are_the_same_pool,
     shrunk,
+    each_stack_is_set_up_once,
+    a_panic_while_a_stack_is_set_up,
 );
 
 type Get<'a, S> = Pin<Box<dyn Future<Output = Result<PooledStack<S>, Error>> + Send + 'a>>;
@@ -368,4 +371,41 @@ fn calls_go_from_thread_to_thread() -> Result<()> {
     assert_eq!((idle, in_use, created), (created, 0, peak));
     assert!(peak <= MAX);
     Ok(())
+}
+
+fn each_stack_is_set_up_once<K: Kind>(_: Code) -> Result<()> {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = calls.clone();
+    let pool = Pool::<K::Stack>::with_setup(2, DEFAULT_STACK_SIZE, move |stack| {
+        assert!(stack.size() >= DEFAULT_STACK_SIZE);
+        counter.fetch_add(1, Ordering::Relaxed);
+    })?;
+    let set_up = || calls.load(Ordering::Relaxed);
+    assert_eq!(set_up(), 0);
+    for _ in 0..3 {
+        let (first, second) = (block_on(pool.get())?, pool.try_get()?.expect("there are two"));
+        assert_eq!(set_up(), 2);
+        drop((first, second));
+    }
+    pool.shrink_to(1);
+    let both = (block_on(pool.get())?, block_on(pool.get())?);
+    assert_eq!(set_up(), 3);
+    drop(both);
+    Ok(())
+}
+
+/// Nothing is lost.
+fn a_panic_while_a_stack_is_set_up<K: Kind>(_: Code) -> Result<()> {
+    let calls = AtomicUsize::new(0);
+    let pool = Pool::<K::Stack>::with_setup(1, DEFAULT_STACK_SIZE, move |_| {
+        if calls.fetch_add(1, Ordering::Relaxed) == 0 {
+            // Like a panic, but nothing is printed.
+            resume_unwind(Box::new("while it is set up"));
+        }
+    })?;
+    let payload = catch_unwind(AssertUnwindSafe(|| drop(block_on(pool.get())))).unwrap_err();
+    assert_eq!(payload.downcast_ref(), Some(&"while it is set up"));
+    assert_eq!((pool.counts().in_use, pool.counts().created), (0, 0));
+    let mut stack = block_on(pool.get())?;
+    assert_usable(&mut *stack, &mut store(Code::Pulley))
 }
