@@ -202,7 +202,10 @@ impl Limits {
 
     /// What lies between the root of the call and the running code, unless that is exactly one of wasmtime's
     /// activations.
-    #[cfg_attr(not(fiber_stack), expect(clippy::unused_self, reason = "threads suspend anything"))]
+    #[cfg_attr(
+        not(fiber_stack),
+        expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "threads suspend anything")
+    )]
     fn between_root_and_here(&self) -> Option<Between> {
         cfg_select! {
             thread_list => (!self.root.get().is_one_activation_away()).then_some(Between::NestedCall),
