@@ -68,9 +68,9 @@ use wasmtime::Trap;
 /// # Forgetting
 ///
 /// A nested call that is forgotten while it is suspended stays on the stack above its host function forever. When the
-/// host function ends, however it ends, the whole call ends with [`Error::Lost`], and its store is lost. One that is
-/// forgotten after its first poll, before it has begun, costs nothing else than wasmtime's own synchronous calls, as
-/// above, until the host function ends.
+/// host function ends, however it ends, the whole call ends with [`Error::Lost`], and its store is lost. If it is
+/// forgotten before it has begun, only wasmtime's own synchronous calls are affected: they may trap, as above, until the
+/// host function ends.
 #[must_use = "futures do nothing unless they are awaited or polled"]
 pub struct CallWithin<'a, T: 'static, J: Job<T>> {
     /// Not dropped where the stack cannot be entered.
