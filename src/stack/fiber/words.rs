@@ -105,7 +105,8 @@ pub(super) struct Snapshot(Vec<(usize, Vec<usize>)>);
 
 impl Snapshot {
     pub(super) fn take() -> Self {
-        // SAFETY: the block belongs to this thread, is aligned, and is as large as the header says.
+        // SAFETY: the block is aligned, and is as large as the header says. It belongs to this thread, which is new, so no
+        // other thread writes there.
         let word = |Block { start, .. }: &Block, n| unsafe { read_word(start.wrapping_add(n).cast()) };
         let words = |block: &Block| (block.module, (0..block.len).map(|n| word(block, n)).collect());
         Self(tls_blocks().iter().map(words).collect())

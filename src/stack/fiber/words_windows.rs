@@ -139,7 +139,7 @@ impl Snapshot {
     pub(super) fn take() -> Self {
         let (start, len) = block().unwrap_or((ptr::null_mut(), 0));
         let in_block = (0..len).map(|offset| {
-            // SAFETY: the word is in the thread's block, which is aligned.
+            // SAFETY: the word is in the thread's block, which is aligned. The thread is new, so no other one writes there.
             let word = unsafe { read_word(start.wrapping_add(offset).cast()) };
             (Place::Block { offset }, word)
         });
