@@ -5,6 +5,7 @@ pub mod command;
 mod error;
 mod functions;
 mod guest;
+mod hop;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod p0;

@@ -1,5 +1,6 @@
 //! How long a guest keeps its thread: until it waits, or has made many host calls without waiting.
 
+use crate::hop::Hop;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -22,7 +23,9 @@ thread_local! {
 ///
 /// wasmtime-wasi's futures need a tokio runtime: the one that polls the call, or wasmtime-wasi's own if there is none. Entering
 /// a runtime sets a thread-local variable, so this does it for one poll at a time.
-pub(crate) async fn in_turn<F: Future>(future: F) -> F::Output {
+///
+/// `hop` is for a function that may wait for a file.
+pub(crate) async fn in_turn<F: Future>(mut hop: Option<Hop<'static>>, future: F) -> F::Output {
     let mut future = pin!(future);
     let mut begun = false;
     poll_fn(move |cx| {
@@ -39,6 +42,9 @@ pub(crate) async fn in_turn<F: Future>(future: F) -> F::Output {
         let polled = with_ambient_tokio_runtime(|| future.as_mut().poll(cx));
         if polled.is_pending() {
             IN_A_ROW.set(0);
+        }
+        if let Some(hop) = &mut hop {
+            hop.polled(polled.is_ready(), cx);
         }
         polled
     })

@@ -29,6 +29,11 @@ impl Case {
         }
     }
 
+    /// Whether everything that the guest calls is ready at once.
+    pub(crate) fn never_waits(self) -> bool {
+        matches!(self, Self::Ready | Self::ThousandReady)
+    }
+
     /// What the guest's function returns.
     pub(crate) fn answer(self) -> i32 {
         match self {

@@ -79,11 +79,13 @@ async fn measure(plan: &Plan) -> Result<()> {
     for case in Case::ALL {
         for connections in CONNECTIONS {
             let each = plan.requests / connections;
+            let can = |server: &&Child| server.label != variants::SYNCHRONOUS || case.never_waits();
+            let servers: Vec<_> = servers.iter().filter(can).collect();
             let mut report = Report::new(case, connections);
             for round in 0..plan.rounds {
                 // Each server is first in some rounds.
                 for index in 0..servers.len() {
-                    let server = &servers[(index + round) % servers.len()];
+                    let server = servers[(index + round) % servers.len()];
                     report.add(&server.label, load::measure(server.address, case, connections, each).await?);
                 }
             }

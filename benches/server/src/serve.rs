@@ -2,7 +2,7 @@
 
 use crate::case::Case;
 use crate::host::Host;
-use crate::variants::{Allocation, Blocking, Local, Sent, Variant, Wasmtime};
+use crate::variants::{Allocation, Blocking, Local, SYNCHRONOUS, Sent, Synchronous, Variant, Wasmtime};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -36,6 +36,7 @@ pub(crate) fn run(variant: &str, echo: SocketAddr) -> Result<()> {
             "local_workers_pooled" => serve(Local::new(Allocation::Pooled, host)?).await,
             "thread_pooled" => serve(Sent::on_threads(Allocation::Pooled, host)?).await,
             "spawn_blocking_pooled" => serve(Blocking::new(Allocation::Pooled, host)?).await,
+            SYNCHRONOUS => serve(Synchronous::new(Allocation::Pooled, host)?).await,
             _ => bail!("there is no variant {variant}"),
         }
     })

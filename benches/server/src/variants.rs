@@ -15,7 +15,7 @@ use wasmtime_async::{
 };
 
 /// The names of the variants. The others are compared with the first one.
-pub(crate) const NAMES: [&str; 7] = [
+pub(crate) const NAMES: [&str; 8] = [
     "wasmtime_pooled",
     "wasmtime_on_demand",
     "send_fiber_pooled",
@@ -23,7 +23,11 @@ pub(crate) const NAMES: [&str; 7] = [
     "local_workers_pooled",
     "thread_pooled",
     "spawn_blocking_pooled",
+    SYNCHRONOUS,
 ];
+
+/// The least that a guest can cost: it cannot be suspended, so only the cases in which it never waits have this variant.
+pub(crate) const SYNCHRONOUS: &str = "synchronous_pooled";
 
 /// How many stacks and instances there are: more than there are connections.
 const MOST: u32 = 1100;
@@ -193,5 +197,31 @@ impl Variant for Blocking {
             instance.get_typed_func::<(), i32>(&mut store, case.name())?.call(&mut store, ())
         };
         spawn_blocking(call).await?
+    }
+}
+
+/// wasmtime's synchronous calls, in the task of the request.
+pub(crate) struct Synchronous {
+    guest: InstancePre<Data>,
+    host: Data,
+}
+
+impl Synchronous {
+    pub(crate) fn new(allocation: Allocation, host: Data) -> Result<Self> {
+        let mut linker = Linker::new(&allocation.engine()?);
+        linker.func_wrap("host", "ready", || 1)?;
+        // The guest imports these, too, but does not call them.
+        linker.func_wrap("host", "sleep", |_: u32| ())?;
+        linker.func_wrap("host", "yield", || ())?;
+        linker.func_wrap("host", "echo", |n: i32| n)?;
+        Ok(Self { guest: guest(&linker)?, host })
+    }
+}
+
+impl Variant for Synchronous {
+    async fn call(&self, case: Case) -> Result<i32> {
+        let mut store = wasmtime::Store::new(self.guest.module().engine(), self.host.clone());
+        let instance = self.guest.instantiate(&mut store)?;
+        instance.get_typed_func::<(), i32>(&mut store, case.name())?.call(&mut store, ())
     }
 }

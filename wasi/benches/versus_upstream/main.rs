@@ -1,5 +1,6 @@
 //! Compares this crate's functions with wasmtime-wasi's own, synchronous and async, in one run. All sides take turns in each
-//! round. Times are medians of the rounds, and ratios are relative to wasmtime-wasi's async.
+//! round. `us` is the time and `cpu_us` the processor time of all threads, in microseconds: for the guests together divided by
+//! how often they do it, or for a sleeping guest. Both are medians of the rounds. Ratios are relative to wasmtime-wasi's async.
 //!
 //! ```sh
 //! cargo bench -p wasmtime-async-wasi
@@ -7,6 +8,7 @@
 
 mod sides;
 
+use rustix::time::{ClockId, clock_gettime};
 use sides::{Async, Ours, Side, Sync};
 use std::env;
 use std::path::Path;
@@ -27,10 +29,19 @@ struct Case {
     may_block: bool,
 }
 
+impl Case {
+    /// What the time is divided by.
+    fn count(&self) -> f64 {
+        let guests = f64::from(u16::try_from(self.guests).expect("is small"));
+        if self.function == "sleeps" { guests } else { guests * f64::from(self.parameter) }
+    }
+}
+
 fn cases(times: i32) -> Vec<Case> {
     let one = |name, function, may_block| Case { name, function, parameter: times, guests: 1, may_block };
     vec![
         one("blocks", "blocks", false),
+        Case { name: "blocks_50", function: "blocks", parameter: times / 50, guests: 50, may_block: false },
         one("blocks_on_the_thread", "blocks", true),
         one("prints", "prints", false),
         Case { name: "sleeps_1000", function: "sleeps", parameter: 20, guests: 1000, may_block: false },
@@ -55,22 +66,24 @@ fn main() -> Result<()> {
     ];
     let dir = TempDir::new()?;
     for case in cases(times) {
-        let mut took = vec![Vec::new(); sides.len()];
+        let mut took = vec![(Vec::new(), Vec::new()); sides.len()];
         for _ in 0..rounds {
-            for (side, took) in sides.iter().zip(&mut took) {
+            for (side, (times, cpu_times)) in sides.iter().zip(&mut took) {
                 // Synchronous guests sleep one after the other, which would take 20 seconds.
                 if case.guests == 1 || side.name() != "sync" {
                     let guests = (0..case.guests).map(|_| context(dir.path(), &case)).collect::<Result<_>>()?;
-                    took.push(side.time(guests, case.function, case.parameter)?);
+                    let before = cpu_time();
+                    times.push(side.time(guests, case.function, case.parameter)?);
+                    cpu_times.push(cpu_time().saturating_sub(before));
                 }
             }
         }
-        let base = median(&mut took[0]);
-        for (side, took) in sides.iter().zip(&mut took) {
-            if let Some(took) = median(took) {
-                let each = took.as_secs_f64() * 1e6 / if case.guests == 1 { f64::from(case.parameter) } else { 1.0 };
-                let ratio = took.as_secs_f64() / base.unwrap_or_default().as_secs_f64();
-                println!("case={} side={} us={each:.1} ratio={ratio:.2}", case.name, side.name());
+        let base = median(&mut took[0].0);
+        for (side, (times, cpu_times)) in sides.iter().zip(&mut took) {
+            if let (Some(base), Some(time), Some(cpu_time)) = (base, median(times), median(cpu_times)) {
+                let [us, cpu_us] = [time, cpu_time].map(|time| time.as_secs_f64() * 1e6 / case.count());
+                let (case, side, ratio) = (case.name, side.name(), time.as_secs_f64() / base.as_secs_f64());
+                println!("case={case} side={side} us={us:.1} cpu_us={cpu_us:.1} ratio={ratio:.2}");
             }
         }
     }
@@ -84,6 +97,11 @@ fn context(dir: &Path, case: &Case) -> Result<WasiP1Ctx> {
         wasi.preopened_dir(dir, "/dir", FsPerms::ReadWrite)?;
     }
     Ok(wasi.stdout(SinkOutputStream).build_p1())
+}
+
+/// The processor time of this process so far.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::ProcessCPUTime).try_into().expect("is not negative")
 }
 
 fn median(took: &mut [Duration]) -> Option<Duration> {
