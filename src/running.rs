@@ -108,19 +108,45 @@ impl<'a, B: Backend, T: 'static, J: Job<T>> Running<'a, B, T, J> {
         if let Some(suspended) = &mut self.suspended {
             **suspended = slot.end.is_none();
         }
-        let Some(end) = slot.end else {
+        if slot.end.is_none() {
             #[cfg(fiber_stack)]
             if B::frame(&runner).nesting.is_lost() {
                 return Poll::Ready(Err(Error::Lost.into()));
             }
             self.state = State::Suspended(ManuallyDrop::into_inner(runner));
             return Poll::Pending;
-        };
+        }
         let runner = ManuallyDrop::into_inner(runner);
         B::frame(&runner).end();
         // SAFETY: `prepare` took the runner out of this stack.
         unsafe { self.stack.put_back(runner) };
-        Poll::Ready(end.unwrap_or_else(|payload| panic::resume_unwind(payload)).map_err(explained))
+        // The result stays in the slot until here. `run` has just written it word by word, and a processor stalls if the
+        // copy that a move would make reads several words at once.
+        match slot.end {
+            Some(Ok(result)) => Poll::Ready(result.map_err(explained)),
+            Some(Err(payload)) => panic::resume_unwind(payload),
+            None => unreachable!("a call without a result was suspended"),
+        }
+    }
+
+    /// Ends a call that is suspended.
+    #[cold]
+    fn cancel(&mut self) {
+        let State::Suspended(runner) = mem::replace(&mut self.state, State::Ended) else { return };
+        B::frame(&runner).cancel();
+        // Nothing suspends any more, so one entry reaches the end.
+        let panicked = panic::catch_unwind(AssertUnwindSafe(|| {
+            let end = self.enter(runner, None, None);
+            debug_assert!(end.is_ready(), "a cancelled call suspended");
+        }));
+        // If the call is suspended nevertheless, it is forgotten, because its memory must stay as it is.
+        mem::forget(mem::replace(&mut self.state, State::Ended));
+        match panicked {
+            Ok(()) => {}
+            // Dropping the payload could panic again.
+            Err(payload) if thread::panicking() => mem::forget(payload),
+            Err(payload) => panic::resume_unwind(payload),
+        }
     }
 }
 
@@ -156,21 +182,10 @@ impl<B: Backend, T: 'static, J: Job<T>> Future for Running<'_, B, T, J> {
 impl<B: Backend, T: 'static, J: Job<T>> Unpin for Running<'_, B, T, J> {}
 
 impl<B: Backend, T: 'static, J: Job<T>> Drop for Running<'_, B, T, J> {
+    #[inline]
     fn drop(&mut self) {
-        let State::Suspended(runner) = mem::replace(&mut self.state, State::Ended) else { return };
-        B::frame(&runner).cancel();
-        // Nothing suspends any more, so one entry reaches the end.
-        let panicked = panic::catch_unwind(AssertUnwindSafe(|| {
-            let end = self.enter(runner, None, None);
-            debug_assert!(end.is_ready(), "a cancelled call suspended");
-        }));
-        // If the call is suspended nevertheless, it is forgotten, because its memory must stay as it is.
-        mem::forget(mem::replace(&mut self.state, State::Ended));
-        match panicked {
-            Ok(()) => {}
-            // Dropping the payload could panic again.
-            Err(payload) if thread::panicking() => mem::forget(payload),
-            Err(payload) => panic::resume_unwind(payload),
+        if let State::Suspended(_) = self.state {
+            self.cancel();
         }
     }
 }

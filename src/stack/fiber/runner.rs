@@ -75,10 +75,15 @@ impl Runner {
         let list = ThreadList::of_this_thread().filter(|list| list.can_park());
         let parts = self.parts();
         parts.parked.set(list.map(ThreadList::head));
-        if list.is_some() {
-            parts.frame.limits.set_root(Root::of(list));
-            return Ok(());
+        if list.is_none() {
+            return self.prepare_fiber();
         }
+        parts.frame.limits.set_root(Root::of(list));
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn prepare_fiber(&mut self) -> Result<(), Error> {
         let relay = ToCoroutine(self.0);
         let parts = self.parts();
         // SAFETY: the runner is not entered, so nothing else uses the fiber.
