@@ -120,12 +120,12 @@ impl<'a, B: Backend, T: 'static, J: Job<T>> Running<'a, B, T, J> {
         B::frame(&runner).end();
         // SAFETY: `prepare` took the runner out of this stack.
         unsafe { self.stack.put_back(runner) };
-        // The result stays in the slot until here. `run` has just written it word by word, and a processor stalls if the
-        // copy that a move would make reads several words at once.
+        // The result stays in the slot until here. `run` has just written it word by word. A move would copy it with wider
+        // loads, which a processor cannot forward from those stores.
         match slot.end {
             Some(Ok(result)) => Poll::Ready(result.map_err(explained)),
             Some(Err(payload)) => panic::resume_unwind(payload),
-            None => unreachable!("a call without a result was suspended"),
+            None => unreachable!("checked above"),
         }
     }
 

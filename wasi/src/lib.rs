@@ -1,11 +1,11 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod asking;
 pub mod command;
 mod error;
 mod functions;
 mod guest;
-mod hop;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod p0;

@@ -1,6 +1,6 @@
 //! How long a guest keeps its thread: until it waits, or has made many host calls without waiting.
 
-use crate::hop::Hop;
+use crate::asking::Asking;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -23,9 +23,16 @@ thread_local! {
 ///
 /// wasmtime-wasi's futures need a tokio runtime: the one that polls the call, or wasmtime-wasi's own if there is none. Entering
 /// a runtime sets a thread-local variable, so this does it for one poll at a time.
-///
-/// `hop` is for a function that may wait for a file.
-pub(crate) async fn in_turn<F: Future>(mut hop: Option<Hop<'static>>, future: F) -> F::Output {
+pub(crate) fn in_turn<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    turn(future, None)
+}
+
+/// Does the same for a function that may wait for a file.
+pub(crate) fn in_turn_asking<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    turn(future, Some(Asking::new()))
+}
+
+async fn turn<F: Future>(future: F, mut asking: Option<Asking<'static>>) -> F::Output {
     let mut future = pin!(future);
     let mut begun = false;
     poll_fn(move |cx| {
@@ -43,8 +50,8 @@ pub(crate) async fn in_turn<F: Future>(mut hop: Option<Hop<'static>>, future: F)
         if polled.is_pending() {
             IN_A_ROW.set(0);
         }
-        if let Some(hop) = &mut hop {
-            hop.polled(polled.is_ready(), cx);
+        if let Some(asking) = &mut asking {
+            asking.polled(polled.is_ready(), cx);
         }
         polled
     })

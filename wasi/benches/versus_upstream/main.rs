@@ -1,6 +1,6 @@
-//! Compares this crate's functions with wasmtime-wasi's own, synchronous and async, in one run. All sides take turns in each
-//! round. `us` is the time and `cpu_us` the processor time of all threads, in microseconds: for the guests together divided by
-//! how often they do it, or for a sleeping guest. Both are medians of the rounds. Ratios are relative to wasmtime-wasi's async.
+//! Compares this crate's functions with wasmtime-wasi's own, synchronous and async, in one run. The async sides run on tokio's
+//! current-thread runtime. All sides take turns in each round. `us` is the time and `cpu_us` the processor time of all threads, in
+//! microseconds, per repetition or sleeping guest. Both are medians of the rounds. Ratios are relative to wasmtime-wasi's async.
 //!
 //! ```sh
 //! cargo bench -p wasmtime-async-wasi

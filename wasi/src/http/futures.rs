@@ -30,14 +30,14 @@ fn define<T: View + 'static>(linker: &mut Linker<T>) -> Result<()> {
         "[method]future-incoming-response.get",
         |mut store: StoreContextMut<'_, T>, (this,): (Resource<FutureIncomingResponse>,)| {
             let answer = HostFutureIncomingResponse::get(&mut store.data_mut().http(), this);
-            in_turn(None, ready(answer.map(|answer| (answer,))))
+            in_turn(ready(answer.map(|answer| (answer,))))
         },
     )?;
     types.func_wrap_suspending_send(
         "[method]future-trailers.get",
         |mut store: StoreContextMut<'_, T>, (this,): (Resource<body::HostFutureTrailers>,)| {
             let answer = HostFutureTrailers::get(&mut store.data_mut().http(), this);
-            in_turn(None, ready(answer.map(|answer| (answer,))))
+            in_turn(ready(answer.map(|answer| (answer,))))
         },
     )
 }

@@ -11,7 +11,7 @@
 /// those of each resource: the trait, and what each function takes. The last part says how resources are dropped.
 ///
 /// - `waits`: the function is async.
-/// - `hops`: it is async, and may wait for another thread that works on a file. See the module `hop`.
+/// - `asks`: it is async. Another thread may work on a file for it: see the module `asking`.
 /// - `blocks`: it is async, and has no result.
 /// - `now`: it is not async.
 macro_rules! for_each_function {
@@ -29,22 +29,22 @@ macro_rules! for_each_function {
             "wasi:io/streams@0.2.12" table {
                 "[method]input-stream." streams::HostInputStream {
                     now read(this, len);
-                    hops blocking_read(this, len);
+                    asks blocking_read(this, len);
                     now skip(this, len);
-                    hops blocking_skip(this, len);
+                    asks blocking_skip(this, len);
                     now subscribe(this);
                 }
                 "[method]output-stream." streams::HostOutputStream {
                     now check_write(this);
                     now write(this, contents);
-                    hops blocking_write_and_flush(this, contents);
+                    asks blocking_write_and_flush(this, contents);
                     now flush(this);
-                    hops blocking_flush(this);
+                    asks blocking_flush(this);
                     now subscribe(this);
                     now write_zeroes(this, len);
-                    hops blocking_write_zeroes_and_flush(this, len);
+                    asks blocking_write_zeroes_and_flush(this, len);
                     now splice(this, source, len);
-                    hops blocking_splice(this, source, len);
+                    asks blocking_splice(this, source, len);
                 }
                 drops "input-stream": streams::InputStream, waits streams::HostInputStream;
                 drops "output-stream": streams::OutputStream, waits streams::HostOutputStream;
@@ -55,33 +55,33 @@ macro_rules! for_each_function {
                     now read_via_stream(this, offset);
                     now write_via_stream(this, offset);
                     now append_via_stream(this);
-                    hops advise(this, offset, length, advice);
-                    hops sync_data(this);
-                    hops get_flags(this);
-                    hops get_type(this);
-                    hops set_size(this, size);
-                    hops set_times(this, accessed, modified);
-                    hops read(this, length, offset);
-                    hops write(this, buffer, offset);
-                    hops read_directory(this);
-                    hops sync(this);
-                    hops create_directory_at(this, path);
-                    hops stat(this);
-                    hops stat_at(this, flags, path);
-                    hops set_times_at(this, flags, path, accessed, modified);
-                    hops link_at(this, flags, old_path, new_descriptor, new_path);
-                    hops open_at(this, path_flags, path, open_flags, flags);
-                    hops readlink_at(this, path);
-                    hops remove_directory_at(this, path);
-                    hops rename_at(this, old_path, new_descriptor, new_path);
-                    hops symlink_at(this, old_path, new_path);
-                    hops unlink_file_at(this, path);
-                    hops is_same_object(this, other);
-                    hops metadata_hash(this);
-                    hops metadata_hash_at(this, flags, path);
+                    asks advise(this, offset, length, advice);
+                    asks sync_data(this);
+                    asks get_flags(this);
+                    asks get_type(this);
+                    asks set_size(this, size);
+                    asks set_times(this, accessed, modified);
+                    asks read(this, length, offset);
+                    asks write(this, buffer, offset);
+                    asks read_directory(this);
+                    asks sync(this);
+                    asks create_directory_at(this, path);
+                    asks stat(this);
+                    asks stat_at(this, flags, path);
+                    asks set_times_at(this, flags, path, accessed, modified);
+                    asks link_at(this, flags, old_path, new_descriptor, new_path);
+                    asks open_at(this, path_flags, path, open_flags, flags);
+                    asks readlink_at(this, path);
+                    asks remove_directory_at(this, path);
+                    asks rename_at(this, old_path, new_descriptor, new_path);
+                    asks symlink_at(this, old_path, new_path);
+                    asks unlink_file_at(this, path);
+                    asks is_same_object(this, other);
+                    asks metadata_hash(this);
+                    asks metadata_hash_at(this, flags, path);
                 }
                 "[method]directory-entry-stream." types::HostDirectoryEntryStream {
-                    hops read_directory_entry(this);
+                    asks read_directory_entry(this);
                 }
                 drops "descriptor": types::Descriptor, now types::HostDescriptor;
                 drops "directory-entry-stream": types::DirectoryEntryStream, now types::HostDirectoryEntryStream;
@@ -241,33 +241,27 @@ pub(super) use define_send;
 
 /// The body of one of the functions.
 macro_rules! run {
-    (waits $store:ident, $part:ident, $module:ident::$Trait:ident::$name:ident($($arg:ident),*)) => {
-        $crate::turn::in_turn(None, async {
-            let mut host = $crate::p2::view::$part($store.data_mut());
-            let answer = $module::$Trait::$name(&mut host, $($arg),*).await;
-            $crate::p2::answer::Answer::for_guest(answer, &mut host)
-        })
-        .await
-    };
-    (hops $store:ident, $part:ident, $module:ident::$Trait:ident::$name:ident($($arg:ident),*)) => {
-        $crate::turn::in_turn(Some($crate::hop::Hop::new()), async {
-            let mut host = $crate::p2::view::$part($store.data_mut());
-            let answer = $module::$Trait::$name(&mut host, $($arg),*).await;
-            $crate::p2::answer::Answer::for_guest(answer, &mut host)
-        })
-        .await
-    };
+    (waits $($call:tt)*) => { $crate::p2::interfaces::run!(in_turn $($call)*) };
+    (asks $($call:tt)*) => { $crate::p2::interfaces::run!(in_turn_asking $($call)*) };
     (blocks $store:ident, $part:ident, $module:ident::$Trait:ident::$name:ident($($arg:ident),*)) => {
-        $crate::turn::in_turn(None, async {
+        $crate::turn::in_turn(async {
             let mut host = $crate::p2::view::$part($store.data_mut());
             $module::$Trait::$name(&mut host, $($arg),*).await
         })
         .await
     };
     (now $store:ident, $part:ident, $module:ident::$Trait:ident::$name:ident($($arg:ident),*)) => {
-        $crate::turn::in_turn(None, async {
+        $crate::turn::in_turn(async {
             let mut host = $crate::p2::view::$part($store.data_mut());
             let answer = $module::$Trait::$name(&mut host, $($arg),*);
+            $crate::p2::answer::Answer::for_guest(answer, &mut host)
+        })
+        .await
+    };
+    ($in_turn:ident $store:ident, $part:ident, $module:ident::$Trait:ident::$name:ident($($arg:ident),*)) => {
+        $crate::turn::$in_turn(async {
+            let mut host = $crate::p2::view::$part($store.data_mut());
+            let answer = $module::$Trait::$name(&mut host, $($arg),*).await;
             $crate::p2::answer::Answer::for_guest(answer, &mut host)
         })
         .await
@@ -278,13 +272,13 @@ pub(super) use run;
 /// Drops a resource.
 macro_rules! drop_in_turn {
     (waits $store:ident, $part:ident, $module:ident::$Trait:ident, $resource:ident) => {
-        $crate::turn::in_turn(None, async {
+        $crate::turn::in_turn(async {
             $module::$Trait::drop(&mut $crate::p2::view::$part($store.data_mut()), $resource).await
         })
         .await
     };
     (now $store:ident, $part:ident, $module:ident::$Trait:ident, $resource:ident) => {
-        $crate::turn::in_turn(None, async {
+        $crate::turn::in_turn(async {
             $module::$Trait::drop(&mut $crate::p2::view::$part($store.data_mut()), $resource)
         })
         .await
