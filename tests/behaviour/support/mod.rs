@@ -28,6 +28,10 @@ pub(crate) enum Code {
 impl Code {
     pub(crate) fn config(self) -> Config {
         let mut config = Config::new();
+        if cfg!(target_pointer_width = "32") {
+            // There is little address space, and calls that are forgotten keep theirs.
+            config.memory_reservation(1 << 20).memory_guard_size(1 << 16);
+        }
         if self == Code::Pulley {
             let target = match (cfg!(target_pointer_width = "64"), cfg!(target_endian = "little")) {
                 (true, true) => "pulley64",
